@@ -1,0 +1,61 @@
+"""What every op does with its arguments before the native call."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dvae_ext import _native
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dtype, ...] = FLOATING) -> Tensor:
+    """The tensor itself, or one sentence on what came in its place."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {argument} is {type(tensor).__name__}, expected a tensor")
+    if tensor.dtype not in dtypes:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{op}: {argument} has dtype {str(tensor.dtype).removeprefix('torch.')}, expected {expected}")
+    if tensor.is_cuda and _native.cuda_error is not None:
+        raise RuntimeError(f"{op}: {argument} is on {tensor.device}, but {_native.explain_missing_cuda()}")
+    return tensor
+
+
+def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, positive: bool = True) -> Tensor:
+    """A shape parameter as a tensor like ``like``; a number is checked here, where it costs nothing."""
+    if isinstance(value, Tensor):
+        if value.dtype != like.dtype:
+            raise TypeError(f"{op}: {argument} has dtype {value.dtype}, expected {like.dtype} like the other tensors")
+        if value.device != like.device:
+            raise RuntimeError(f"{op}: {argument} is on {value.device}, expected {like.device} like the other tensors")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number or a tensor")
+    if not math.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{op}: {argument} is {value}, expected a {'positive ' if positive else ''}finite number")
+    # full() is a fill on the device; a tensor made from a number would be a copy from the host.
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
+def elementwise_arguments(op: str, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> list[Tensor]:
+    """Broadcasts to what the kernels take: contiguous tensors of one shape, single-element parameters left alone."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor.dtype != first.dtype:
+            raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {first.dtype} like {first_name}")
+        if tensor.device != first.device:
+            raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
+    everything = [*tensors.values(), *parameters.values()]
+    shape = first.shape
+    if any(tensor.shape != shape for tensor in everything):
+        try:
+            shape = torch.broadcast_shapes(*(tensor.shape for tensor in everything))
+        except RuntimeError:
+            shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in {**tensors, **parameters}.items())
+            raise ValueError(f"{op}: the shapes do not broadcast together: {shapes}") from None
+    result = [tensor if tensor.shape == shape else tensor.expand(shape) for tensor in tensors.values()]
+    result += [p if p.shape == shape or p.numel() == 1 else p.expand(shape) for p in parameters.values()]
+    return [tensor.contiguous() for tensor in result]

@@ -1,0 +1,13 @@
+"""The ops in plain PyTorch, under the same names: oracle of the tests in float64 and baseline of the benchmarks."""
+
+from dvae_ext.reference.overlap_exponential import overlap_exponential_icdf, overlap_exponential_log_prob
+from dvae_ext.reference.overlap_logistic import overlap_logistic_icdf, overlap_logistic_log_prob
+from dvae_ext.reference.spike_exponential import spike_exponential_icdf
+
+__all__ = [
+    "overlap_exponential_icdf",
+    "overlap_exponential_log_prob",
+    "overlap_logistic_icdf",
+    "overlap_logistic_log_prob",
+    "spike_exponential_icdf",
+]

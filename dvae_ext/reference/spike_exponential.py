@@ -1,0 +1,22 @@
+"""Spike-and-exponential smoothing in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
+    """See :func:`dvae_ext.ops.spike_exponential_icdf`."""
+    beta = torch.as_tensor(beta, dtype=rho.dtype, device=rho.device)
+    # log1p(-1) would put a NaN into the gradient of elements with rho = 1, where t = 1 whatever the logits are.
+    certain = rho >= 1
+    t = -torch.expm1(torch.log1p(-torch.where(certain, torch.zeros_like(rho), rho)) + F.softplus(-logits))
+    t = torch.where(certain, torch.ones_like(t), t)
+    above = t.clamp(min=0)
+    weight = above + (1 - above) * torch.exp(-beta)
+    zeta = 1 + torch.log(weight) / beta
+    small = torch.log1p(above * torch.expm1(beta.clamp(max=80))) / beta
+    near = (above * torch.expm1(beta.clamp(max=80)) < 1) & (beta < 80)
+    return torch.where(t <= 0, torch.zeros_like(zeta), torch.where(near, small, zeta).clamp(0, 1))

@@ -1,0 +1,58 @@
+"""Keys for the counter-based generator.
+
+A key is an ``int64[2]`` tensor (seed, offset). Philox4x32-10 maps it and a *logical* index (chain, unit, sample) to a
+draw, so the same key gives the same draws on every device and for any number of threads, and an op that takes a key is
+a pure function. An op that has consumed n steps of a key is followed by ``advance_(key, n)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def key(seed: int | None = None, device: torch.device | str | None = None) -> Tensor:
+    """Makes a key.
+
+    Args:
+        seed: any Python integer that fits in 64 bits; ``None`` draws it from torch's default generator, so that
+            ``torch.manual_seed`` decides.
+        device: where the key lives; it must be the device of the tensors it is used with.
+
+    Returns:
+        ``int64[2]``: the seed, and the offset 0.
+
+    Raises:
+        TypeError: the seed is neither an integer nor ``None``.
+        ValueError: the seed does not fit in 64 bits.
+
+    Example:
+        >>> from dvae_ext import rng
+        >>> rng.key(7)
+        tensor([7, 0])
+    """
+    if seed is None:
+        drawn = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64)
+        return torch.cat([drawn, torch.zeros(1, dtype=torch.int64)]).to(device)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is {type(seed).__name__}, expected an integer or None")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed is {seed}, expected an integer that fits in 64 bits")
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    return torch.tensor([signed, 0], dtype=torch.int64, device=device)
+
+
+def advance_(key: Tensor, steps: int | Tensor) -> Tensor:
+    """Moves a key past the ``steps`` that an op has consumed, in place, and returns it.
+
+    Args:
+        key: ``int64[2]`` from :func:`key`.
+        steps: how many steps (for block Gibbs: sweeps) to move by.
+
+    Example:
+        >>> from dvae_ext import rng
+        >>> rng.advance_(rng.key(7), 40)
+        tensor([ 7, 40])
+    """
+    key[1:].add_(steps)
+    return key

@@ -1,0 +1,43 @@
+"""Fixtures that every test shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dvae_ext import _native
+
+SHARED_DATA = Path(os.environ.get("DVAE_EXT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(params=["cpu", "interpreter", "cuda"])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where an op runs: CPU kernels, the CUDA kernels interpreted on CPU tensors, a GPU."""
+    backend = request.param
+    if backend == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("this machine has no CUDA device")
+        if _native.cuda_error is not None:
+            pytest.skip(_native.cuda_error)
+        yield torch.device("cuda")
+        return
+    if backend == "interpreter":
+        if not _native.interpreter_built():
+            pytest.skip("the interpreter is built in place only: python setup.py build_ext --inplace")
+        _native.set_interpreter(True)
+        yield torch.device("cpu")
+        _native.set_interpreter(False)
+        return
+    yield torch.device("cpu")
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder with the real data sets."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no data sets at {SHARED_DATA}; set DVAE_EXT_TEST_DATA")
+    return SHARED_DATA
