@@ -27,7 +27,8 @@ TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that th
 RELEASE_ARCHS = "80;86;89;90;100;120"
 COMMON = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-g0"]
 # Formulas are written for vector code: errno and traps would keep the compiler from it. CMakeLists.txt has the same.
-KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math"]
+# The vector intrinsics of GCC 12 warn about their own undefined operands.
+KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 

@@ -55,6 +55,10 @@ DVAE_EXT_HD bool operator>=(Dual<T> a, Dual<T> b) {
   return a.value >= b.value;
 }
 template <class T>
+DVAE_EXT_HD bool operator==(Dual<T> a, Dual<T> b) {
+  return a.value == b.value;
+}
+template <class T>
 DVAE_EXT_HD bool operator!=(Dual<T> a, Dual<T> b) {
   return a.value != b.value;
 }
@@ -87,7 +91,7 @@ DVAE_EXT_HD Dual<T> sqrt(Dual<T> x) {
 }
 template <class T>
 DVAE_EXT_HD Dual<T> fabs(Dual<T> x) {
-  return {fabs(x.value), x.value < T(0) ? -x.tangent : x.tangent};
+  return {fabs(x.value), x.value < T(0) ? -x.tangent : x.tangent};  // from the right at 0
 }
 // The generic forms go through |x|, which has a kink at 0 that these functions do not have.
 template <class T>

@@ -1,8 +1,8 @@
-// exp, log and their relatives for float and double.
+// exp, log and their relatives for float, for a vector of floats, and for double.
 //
-// The float versions are branch-free, so that loops over them become vector code, and they are the same arithmetic on
-// every backend. Polynomials: Remez fits to (exp(r)-1-r)/r^2 on |r| <= ln2/2 (error 3.4e-9) and to
-// (log(1+f)-f+f^2/2)/f^3 on [sqrt(1/2), sqrt(2)] (error 6.8e-9 |f|). The double versions call the C library.
+// The float versions are branch-free and the same arithmetic on every backend, one lane or many. Polynomials: Remez
+// fits to (exp(r)-1-r)/r^2 on |r| <= ln2/2 (error 3.4e-9) and to (log(1+f)-f+f^2/2)/f^3 on [sqrt(1/2), sqrt(2)] (error
+// 6.8e-9 |f|). The double versions call the C library.
 #pragma once
 
 #include <cfloat>
@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "math/macros.h"
+#include "math/simd.h"
 
 namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {
@@ -49,21 +50,19 @@ DVAE_EXT_HD double fabs(double x) { return ::fabs(x); }
 // A NaN in either argument comes out, unlike with the C library's fmin and fmax.
 template <class T>
 DVAE_EXT_HD T maximum(T a, T b) {
-  return (a > b || a != a) ? a : b;
+  return select((a > b) | (a != a), a, b);
 }
 template <class T>
 DVAE_EXT_HD T minimum(T a, T b) {
-  return (a < b || a != a) ? a : b;
+  return select((a < b) | (a != a), a, b);
 }
 template <class T>
 DVAE_EXT_HD T nan() {
-  return static_cast<T>(NAN);
+  return T(NAN);
 }
 template <class T>
-DVAE_EXT_HD T smallest_normal();
-template <>
-DVAE_EXT_HD float smallest_normal<float>() {
-  return FLT_MIN;
+DVAE_EXT_HD T smallest_normal() {
+  return T(FLT_MIN);
 }
 template <>
 DVAE_EXT_HD double smallest_normal<double>() {
@@ -72,91 +71,109 @@ DVAE_EXT_HD double smallest_normal<double>() {
 
 namespace detail {
 
+// The integers that lie behind the bits of a float, of a vector of floats.
+DVAE_EXT_HD int32_t bits_of(float x) { return bit_cast<int32_t>(x); }
+DVAE_EXT_HD float from_bits(int32_t bits) { return bit_cast<float>(bits); }
+DVAE_EXT_HD float to_float(int32_t n) { return static_cast<float>(n); }
+
 constexpr float kLn2High = 0.693145752f;  // 17 bits: its product with an exponent is exact
 constexpr float kLn2Low = 1.42860677e-6f;
 constexpr float kRoundShift = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+constexpr int32_t kRoundShiftBits = 0x4b400000;
 
-// x = n ln2 + r with |r| <= ln2/2; returns r and writes n.
-DVAE_EXT_HD float reduce_exp(float x, int32_t& n) {
-  const float shifted = fma(x, 1.44269504f, kRoundShift);
-  n = bit_cast<int32_t>(shifted) - bit_cast<int32_t>(kRoundShift);
-  const float integer = shifted - kRoundShift;
-  return fma(integer, -kLn2Low, fma(integer, -kLn2High, x));
-}
-// exp(r) - 1 for the reduced r.
-DVAE_EXT_HD float expm1_polynomial(float r) {
-  float p = 0.00139517203f;
-  p = fma(p, r, 0.0083695982f);
-  p = fma(p, r, 0.0416661872f);
-  p = fma(p, r, 0.166665129f);
-  p = fma(p, r, 0.50000001f);
+// exp(r) - 1 for x = n ln2 + r, |r| <= ln2/2; writes n.
+template <class F, class I>
+DVAE_EXT_HD F expm1_reduced(F x, I& n) {
+  const F shifted = fma(x, F(1.44269504f), F(kRoundShift));
+  n = bits_of(shifted) - kRoundShiftBits;
+  const F integer = shifted - F(kRoundShift);
+  const F r = fma(integer, F(-kLn2Low), fma(integer, F(-kLn2High), x));
+  F p = F(0.00139517203f);
+  p = fma(p, r, F(0.0083695982f));
+  p = fma(p, r, F(0.0416661872f));
+  p = fma(p, r, F(0.166665129f));
+  p = fma(p, r, F(0.50000001f));
   return fma(p, r * r, r);
 }
-DVAE_EXT_HD float power_of_two(int32_t n) { return bit_cast<float>((n + 127) << 23); }
+
+template <class F>
+DVAE_EXT_HD F held(F x, float low, float high) {
+  const F raised = select(x < F(low), F(low), x);
+  return select(raised > F(high), F(high), raised);
+}
+
+template <class F>
+DVAE_EXT_HD F exp_float(F x) {
+  decltype(bits_of(x)) n;
+  const F y = F(1.0f) + expm1_reduced(held(x, -104.0f, 89.0f), n);
+  const auto half = n >> 1;  // two factors, so that denormal results are reached
+  return y * from_bits((half + 127) << 23) * from_bits((n - half + 127) << 23);
+}
+
+template <class F>
+DVAE_EXT_HD F expm1_float(F x) {
+  decltype(bits_of(x)) n;
+  const F y = expm1_reduced(held(x, -18.0f, 89.0f), n);
+  const F half = from_bits((n + 126) << 23);  // 2^n itself overflows at the upper end
+  return F(2.0f) * fma(half, y, half - F(0.5f));
+}
 
 // log(u + c) for |c| much smaller than u: the one place where float logarithms are computed.
-DVAE_EXT_HD float log_corrected(float u, float c) {
-  const bool denormal = u < FLT_MIN;
-  const float scaled = denormal ? u * 8388608.0f : u;
-  const float scaled_c = denormal ? c * 8388608.0f : c;
-  const int32_t bits = bit_cast<int32_t>(scaled);
-  const int32_t n = (bits - 0x3f3504f3) >> 23;  // mantissa in [sqrt(1/2), sqrt(2))
-  const float mantissa = bit_cast<float>(bits - (n << 23));
-  const float f = fma(scaled_c, bit_cast<float>((127 - n) << 23), mantissa - 1.0f);
-  float p = -0.079267998f;
-  p = fma(p, f, 0.129751556f);
-  p = fma(p, f, -0.13146039f);
-  p = fma(p, f, 0.141690208f);
-  p = fma(p, f, -0.166217256f);
-  p = fma(p, f, 0.200027502f);
-  p = fma(p, f, -0.250008946f);
-  p = fma(p, f, 0.333333118f);
-  const float square = f * f;
-  const float exponent = static_cast<float>(n) - (denormal ? 23.0f : 0.0f);
-  float result = fma(p * f, square, -0.5f * square);
-  result = fma(exponent, kLn2Low, result);
-  result = fma(exponent, kLn2High, result + f);
-  result = u > FLT_MAX ? u : result;
-  result = u == 0.0f ? -INFINITY : result;
-  return u >= 0.0f ? result : NAN;
+template <class F>
+DVAE_EXT_HD F log_float(F u, F c) {
+  const auto denormal = u < F(FLT_MIN);
+  const F lift = select(denormal, F(8388608.0f), F(1.0f));
+  const auto bits = bits_of(u * lift);
+  const auto n = (bits - 0x3f3504f3) >> 23;  // mantissa in [sqrt(1/2), sqrt(2))
+  const F f = fma(c * lift, from_bits((127 - n) << 23), from_bits(bits - (n << 23)) - F(1.0f));
+  F p = F(-0.079267998f);
+  p = fma(p, f, F(0.129751556f));
+  p = fma(p, f, F(-0.13146039f));
+  p = fma(p, f, F(0.141690208f));
+  p = fma(p, f, F(-0.166217256f));
+  p = fma(p, f, F(0.200027502f));
+  p = fma(p, f, F(-0.250008946f));
+  p = fma(p, f, F(0.333333118f));
+  const F square = f * f;
+  const F exponent = to_float(n) - select(denormal, F(23.0f), F(0.0f));
+  F result = fma(p * f, square, F(-0.5f) * square);
+  result = fma(exponent, F(kLn2Low), result);
+  result = fma(exponent, F(kLn2High), result + f);
+  result = select(u > F(FLT_MAX), u, result);
+  result = select(u == F(0.0f), F(-INFINITY), result);
+  return select(u >= F(0.0f), result, F(NAN));
+}
+
+template <class F>
+DVAE_EXT_HD F log1p_float(F x) {
+  const F one(1.0f);
+  const F u = one + x;
+  const F c = select(x > one, one - (u - x), x - (u - one));
+  return log_float(u, select(u > F(FLT_MAX), F(0.0f), c));
 }
 
 }  // namespace detail
 
-DVAE_EXT_HD float exp(float x) {
-  const float low = x < -104.0f ? -104.0f : x;
-  const float clamped = low > 89.0f ? 89.0f : low;
-  int32_t n;
-  const float r = detail::reduce_exp(clamped, n);
-  const int32_t half = n >> 1;  // two factors, so that denormal results are reached
-  const float y = 1.0f + detail::expm1_polynomial(r);
-  return y * detail::power_of_two(half) * detail::power_of_two(n - half);
-}
-DVAE_EXT_HD double exp(double x) { return ::exp(x); }
-
-DVAE_EXT_HD float expm1(float x) {
-  const float low = x < -18.0f ? -18.0f : x;
-  const float clamped = low > 89.0f ? 89.0f : low;
-  int32_t n;
-  const float r = detail::reduce_exp(clamped, n);
-  const float half = detail::power_of_two(n - 1);  // 2^n itself overflows at the upper end
-  return 2.0f * fma(half, detail::expm1_polynomial(r), half - 0.5f);
-}
-DVAE_EXT_HD double expm1(double x) { return ::expm1(x); }
-
-DVAE_EXT_HD float log(float x) { return detail::log_corrected(x, 0.0f); }
-DVAE_EXT_HD double log(double x) { return ::log(x); }
-
+DVAE_EXT_HD float exp(float x) { return detail::exp_float(x); }
+DVAE_EXT_HD float expm1(float x) { return detail::expm1_float(x); }
+DVAE_EXT_HD float log(float x) { return detail::log_float(x, 0.0f); }
+DVAE_EXT_HD float log1p(float x) { return detail::log1p_float(x); }
 // log(u + c) where c holds the digits that u lost.
-DVAE_EXT_HD float log_corrected(float u, float c) { return detail::log_corrected(u, c); }
-DVAE_EXT_HD double log_corrected(double u, double c) { return ::log(u) + c / u; }
+DVAE_EXT_HD float log_corrected(float u, float c) { return detail::log_float(u, c); }
 
-DVAE_EXT_HD float log1p(float x) {
-  const float u = 1.0f + x;
-  const float c = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
-  return detail::log_corrected(u, u > FLT_MAX ? 0.0f : c);
-}
+#if DVAE_EXT_HAS_SIMD
+DVAE_EXT_HD Simd exp(Simd x) { return detail::exp_float(x); }
+DVAE_EXT_HD Simd expm1(Simd x) { return detail::expm1_float(x); }
+DVAE_EXT_HD Simd log(Simd x) { return detail::log_float(x, Simd(0.0f)); }
+DVAE_EXT_HD Simd log1p(Simd x) { return detail::log1p_float(x); }
+DVAE_EXT_HD Simd log_corrected(Simd u, Simd c) { return detail::log_float(u, c); }
+#endif
+
+DVAE_EXT_HD double exp(double x) { return ::exp(x); }
+DVAE_EXT_HD double expm1(double x) { return ::expm1(x); }
+DVAE_EXT_HD double log(double x) { return ::log(x); }
 DVAE_EXT_HD double log1p(double x) { return ::log1p(x); }
+DVAE_EXT_HD double log_corrected(double u, double c) { return ::log(u) + c / u; }
 
 template <class T>
 DVAE_EXT_HD T softplus(T x) {
@@ -174,13 +191,14 @@ DVAE_EXT_HD T log_sigmoid(T x) {
   return -softplus(-x);
 }
 
-// sqrt(a^2 + b^2) that neither overflows nor underflows.
+// sqrt(a^2 + b^2) for |a|, |b| up to 1e15, without underflow: both are scaled by a power of two where they are small.
 template <class T>
 DVAE_EXT_HD T hypot(T a, T b) {
-  const T x = fabs(a), y = fabs(b);
-  const T large = select(x > y, x, y), small = select(x > y, y, x);
-  const T ratio = small / select(large > T(0), large, T(1));
-  return large * sqrt(T(1) + ratio * ratio);
+  const T small(1.0 / 4294967296.0), up(1152921504606846976.0), one(1);
+  const auto tiny = (fabs(a) < small) & (fabs(b) < small);
+  const T scale = select(tiny, up, one), back = select(tiny, one / up, one);
+  const T x = a * scale, y = b * scale;
+  return sqrt(x * x + y * y) * back;
 }
 
 template <class T>

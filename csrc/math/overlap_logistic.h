@@ -10,21 +10,26 @@ namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {
 
 // The ends of (0, 1) map to ±infinity, so rho stops one step of the compute type's uniform grid short of them.
-DVAE_EXT_HD float rho_margin(float) { return 5.9604644775390625e-8f; }
-DVAE_EXT_HD double rho_margin(double) { return 1.1102230246251565e-16; }
+template <class T>
+DVAE_EXT_HD T rho_margin() {
+  return T(5.9604644775390625e-8);
+}
+template <>
+DVAE_EXT_HD double rho_margin<double>() {
+  return 1.1102230246251565e-16;
+}
 
 template <class T>
 struct OverlapLogistic {
   T logits, mu0, mu1, scale, h;
-  bool valid;
 
   DVAE_EXT_HD OverlapLogistic(T logits_, T mu0_, T mu1_, T scale_)
-      : logits(logits_), mu0(mu0_), mu1(mu1_), scale(scale_), h((mu1_ - mu0_) / (T(2) * scale_)) {
-    valid = scale > T(0) && mu1 > mu0 && fabs(logits) >= T(0);
-  }
+      : logits(logits_), mu0(mu0_), mu1(mu1_), scale(scale_), h((mu1_ - mu0_) / (T(2) * scale_)) {}
+
+  DVAE_EXT_HD auto valid() const { return (scale > T(0)) & (mu1 > mu0) & (fabs(logits) >= T(0)); }
 
   DVAE_EXT_HD T icdf(T rho_) const {
-    const T one(1), two(2), half(0.5), margin = rho_margin(T());
+    const T one(1), two(2), half(0.5), margin = rho_margin<T>();
     const T rho = select(rho_ < margin, margin, select(rho_ > one - margin, one - margin, rho_));
     const T upper = select(rho_ > half, select(rho_ > one - margin, margin, one - rho_), one - rho);
     const T p = sigmoid(-logits), q = sigmoid(logits), shrink = exp(-two * h);
@@ -38,7 +43,7 @@ struct OverlapLogistic {
     const T t_near = half * (log(rho) - log(upper)) + asinh(ratio);
     const T t = select(fabs(b) < half * t_factor, t_near, t_far);
     const T zeta = half * (mu0 + mu1) + scale * t;
-    return (valid && rho_ >= T(0) && rho_ <= one) ? zeta : nan<T>();
+    return select(valid() & (rho_ >= T(0)) & (rho_ <= one), zeta, nan<T>());
   }
 
   // log r(zeta | z) for the standardised distance x, without its scale.
@@ -53,7 +58,7 @@ struct OverlapLogistic {
     const T one_term = log_sigmoid(logits) + log_kernel((zeta - mu1) / scale);
     const T large = maximum(zero_term, one_term);
     const T value = large + log1p(exp(-fabs(zero_term - one_term))) - log(scale);
-    return valid ? value : nan<T>();
+    return select(valid(), value, nan<T>());
   }
 };
 
@@ -73,12 +78,12 @@ struct OverlapLogisticIcdf {
     // (R0 - R1) / q(zeta) in log space: its factors under- and overflow on their own.
     const T log_gap = log_sigmoid(at.logits) + log_sigmoid(-posterior) + log(-expm1(T(-2) * at.h)) +
                       (softplus(from_zero) - softplus(from_one));
-    const bool valid = at.valid && zeta == zeta;
-    slope[0] = valid ? exp(-at.log_prob(zeta)) : nan<T>();
-    slope[1] = valid ? at.scale * exp(log_gap) : nan<T>();
-    slope[2] = valid ? zero_share : nan<T>();
-    slope[3] = valid ? one_share : nan<T>();
-    slope[4] = valid ? zero_share * from_zero + one_share * from_one : nan<T>();
+    const auto valid = at.valid() & (zeta == zeta);
+    slope[0] = select(valid, exp(-at.log_prob(zeta)), nan<T>());
+    slope[1] = select(valid, at.scale * exp(log_gap), nan<T>());
+    slope[2] = select(valid, zero_share, nan<T>());
+    slope[3] = select(valid, one_share, nan<T>());
+    slope[4] = select(valid, zero_share * from_zero + one_share * from_one, nan<T>());
   }
 };
 
@@ -97,15 +102,15 @@ struct OverlapLogisticLogProb {
     // d log r / dx of the standard logistic is -tanh(x/2) = 1 - 2 sigmoid(x).
     const T zero_slope = sigmoid(-from_zero) - sigmoid(from_zero);
     const T one_slope = sigmoid(-from_one) - sigmoid(from_one);
-    const bool valid = at.valid && x[0] == x[0];
+    const auto valid = at.valid() & (x[0] == x[0]);
     // posterior - prior through the smaller of the two pairs, where it does not cancel.
     const T shift = select(at.logits < T(0), one_share - sigmoid(at.logits), sigmoid(-at.logits) - zero_share);
-    slope[0] = valid ? (zero_share * zero_slope + one_share * one_slope) / at.scale : nan<T>();
-    slope[1] = valid ? shift : nan<T>();
-    slope[2] = valid ? -zero_share * zero_slope / at.scale : nan<T>();
-    slope[3] = valid ? -one_share * one_slope / at.scale : nan<T>();
-    slope[4] =
-        valid ? -(T(1) + zero_share * zero_slope * from_zero + one_share * one_slope * from_one) / at.scale : nan<T>();
+    slope[0] = select(valid, (zero_share * zero_slope + one_share * one_slope) / at.scale, nan<T>());
+    slope[1] = select(valid, shift, nan<T>());
+    slope[2] = select(valid, -zero_share * zero_slope / at.scale, nan<T>());
+    slope[3] = select(valid, -one_share * one_slope / at.scale, nan<T>());
+    slope[4] = select(
+        valid, -(T(1) + zero_share * zero_slope * from_zero + one_share * one_slope * from_one) / at.scale, nan<T>());
   }
 };
 

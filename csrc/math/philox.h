@@ -24,8 +24,7 @@ struct Words4 {
   uint32_t x, y, z, w;
 };
 
-DVAE_EXT_HD Words4 philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
-                              uint32_t k1) {
+DVAE_EXT_HD Words4 philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
   // Plain 64-bit products: GCC turns them into vpmuludq, nvcc into mul.lo and mul.hi.
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const uint64_t product0 = static_cast<uint64_t>(kPhiloxMultiplier0) * c0;

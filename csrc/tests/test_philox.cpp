@@ -18,9 +18,7 @@ void expect(bool condition, const char* what) {
   }
 }
 
-bool equal(const Words4& a, const Words4& b) {
-  return a.x == b.x && a.y == b.y && a.z == b.z && a.w == b.w;
-}
+bool equal(const Words4& a, const Words4& b) { return a.x == b.x && a.y == b.y && a.z == b.z && a.w == b.w; }
 
 }  // namespace
 
@@ -29,8 +27,7 @@ int main() {
   expect(equal(philox4x32(0, 0, 0, 0, 0, 0), {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}),
          "zero counter, zero key");
   constexpr uint32_t ones = 0xffffffff;
-  expect(equal(philox4x32(ones, ones, ones, ones, ones, ones),
-               {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}),
+  expect(equal(philox4x32(ones, ones, ones, ones, ones, ones), {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}),
          "counter and key of ones");
   expect(equal(philox4x32(0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0),
                {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}),

@@ -11,26 +11,41 @@ namespace dvae_ext::kernels::DVAE_EXT_ISA {
 constexpr int64_t kBlock = 256;
 constexpr int64_t kGrain = 4096;
 
-// The vector loop, apart from the conversions so that the storage types share it. A uniform parameter is one number,
-// and what depends on it alone is computed once per block.
+// Lanes of the type that the formulas see: a whole vector for float, one number for double, whose exp and log are the C
+// library's.
+template <class T>
+struct Lanes {
+  using type = T;
+  static constexpr int kWidth = 1;
+  static T load(const T* from) { return *from; }
+  static void store(T value, T* to) { *to = value; }
+};
+#if DVAE_EXT_HAS_SIMD
+template <>
+struct Lanes<float> {
+  using type = math::Simd;
+  static constexpr int kWidth = math::Simd::kWidth;
+  static math::Simd load(const float* from) { return math::Simd::load(from); }
+  static void store(math::Simd value, float* to) { value.store(to); }
+};
+#endif
+
+// The loop proper, apart from the conversions so that the storage types share it. With uniform parameters the compiler
+// computes what depends on them alone once per block.
 template <class Pass, class T, bool kUniform>
 __attribute__((noinline)) void elementwise_block(const T (*__restrict x)[kBlock], T (*__restrict y)[kBlock],
                                                  int64_t count) {
+  using L = Lanes<T>;
+  using V = typename L::type;
   constexpr int kAll = Pass::kInputs + Pass::kParameters;
-  T parameter[Pass::kParameters > 0 ? Pass::kParameters : 1];
-  for (int k = 0; k < Pass::kParameters; ++k) parameter[k] = x[Pass::kInputs + k][0];
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) {
-    T in[kAll], out[Pass::kOutputs];
+  V in[kAll], out[Pass::kOutputs];
+  for (int k = Pass::kInputs; k < kAll; ++k) in[k] = L::load(x[k]);
+  for (int64_t i = 0; i < count; i += L::kWidth) {
 #pragma GCC unroll 16
-    for (int k = 0; k < Pass::kInputs; ++k) in[k] = x[k][i];
-#pragma GCC unroll 16
-    for (int k = 0; k < Pass::kParameters; ++k) {
-      in[Pass::kInputs + k] = kUniform ? parameter[k] : x[Pass::kInputs + k][i];
-    }
+    for (int k = 0; k < (kUniform ? Pass::kInputs : kAll); ++k) in[k] = L::load(x[k] + i);
     Pass::apply(in, out);
 #pragma GCC unroll 16
-    for (int k = 0; k < Pass::kOutputs; ++k) y[k][i] = out[k];
+    for (int k = 0; k < Pass::kOutputs; ++k) L::store(out[k], y[k] + i);
   }
 }
 
@@ -51,7 +66,7 @@ void elementwise_range(const Elementwise& params, bool uniform, int64_t begin, i
       for (int64_t i = 0; i < count; ++i) x[k][i] = T(math::load(source[i]));
     }
     // Whole vectors: the surplus lanes compute on what an earlier block left there.
-    const int64_t padded = (count + 15) / 16 * 16;
+    const int64_t padded = (count + 31) / 32 * 32;
     if (uniform) {
       elementwise_block<Pass, T, true>(x, y, padded);
     } else {
