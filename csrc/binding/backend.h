@@ -17,7 +17,7 @@
 #include "kernels/dtype.h"
 #include "kernels/parallel.h"
 #if defined(DVAE_EXT_INTERPRETER)
-#include "interpreter/enabled.h"
+#include "interpreter/interpreter.h"
 #endif
 
 namespace dvae_ext::binding {

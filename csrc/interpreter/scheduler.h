@@ -1,0 +1,133 @@
+// Threads, warps and blocks of one launch, and the loop that runs them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "interpreter/fiber.h"
+#include "interpreter/interpreter.h"
+#include "interpreter/runtime.h"
+#include "interpreter/shared_memory.h"
+
+#pragma GCC visibility push(hidden)
+
+namespace dvae_ext::interpreter {
+
+struct AsyncCopy {
+  void* shared;
+  const void* global;
+  unsigned bytes;
+  unsigned valid;
+  Site site;
+};
+
+struct Block;
+
+struct Thread {
+  enum class State { kReady, kAtBlockBarrier, kAtWarpCollective, kAtGridBarrier, kReturned };
+
+  Context context;
+  Block* block = nullptr;
+  uint3 index{};
+  unsigned linear = 0;
+  State state = State::kReady;
+
+  // What it waits for.
+  const char* waits_at = "";
+  Site site;
+  unsigned mask = 0;
+  void* payload = nullptr;
+  Complete complete = nullptr;
+  Ordering ordering = Ordering::kNone;
+
+  std::vector<AsyncCopy> copies;    // oldest first
+  std::vector<std::size_t> groups;  // number of copies in each committed group, oldest first
+  std::size_t uncommitted = 0;
+
+  unsigned lane() const { return linear % kWarpSize; }
+  char order_token = 0;
+};
+
+struct Block {
+  uint3 index{};
+  std::vector<Thread> threads;
+  unsigned returned = 0;
+  bool finished() const { return returned == threads.size(); }
+
+  // The barrier that some threads have reached.
+  unsigned arrived = 0;
+  unsigned first_arrival = 0;
+  int votes = 0;
+  int vote_result = 0;
+
+  unsigned at_grid_barrier = 0;
+
+  std::unique_ptr<unsigned char[]> dynamic_shared;
+  SharedImage static_shared;
+
+  char arrival_token = 0;
+  char release_token = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const Launch& launch);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  void run();
+
+  Thread& running() { return *running_; }
+  Block& block() { return *running_->block; }
+  const Launch& launch() const { return launch_; }
+
+  // Called by the running thread.
+  int block_barrier(const char* name, bool predicate, Site site);
+  void grid_barrier(Site site);
+  void warp_collective(const char* name, unsigned mask, void* payload, Complete complete,
+                       Ordering ordering, Site site);
+  void spin_point();
+  [[noreturn]] void stop(const Thread& culprit, const std::string& where,
+                         const std::string& message);
+  [[noreturn]] void finish_thread();
+
+ private:
+  void prepare_block(Block& block, std::uint64_t linear, std::size_t first_stack);
+  void run_blocks_in_turn();
+  void run_blocks_together();
+  // Runs the block until all its threads have returned or wait; false when none could run.
+  bool advance(Block& block);
+  void resume(Thread& thread);
+  void yield();
+  void wait(Thread::State state, const char* name, Site site);
+  void release_block_barrier(Block& block);
+  void release_grid_barrier();
+  void complete_collectives(Block& block, unsigned warp);
+  [[noreturn]] void report_deadlock();
+  std::vector<unsigned> order(unsigned count);
+  std::string describe(const Thread& thread) const;
+
+  const Launch launch_;
+  const Schedule schedule_;
+  std::mt19937_64 random_;
+  unsigned threads_per_block_;
+  std::vector<Block> blocks_;
+  Thread* running_ = nullptr;
+  Context main_;
+  std::string failure_;
+  unsigned spins_ = 0;
+  unsigned grid_arrived_ = 0;
+  char launch_token_ = 0;
+  char grid_token_ = 0;
+};
+
+// The launch in progress, if any.
+extern Scheduler* active;
+
+}  // namespace dvae_ext::interpreter
+
+#pragma GCC visibility pop
