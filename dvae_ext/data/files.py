@@ -72,8 +72,8 @@ def read_amat(path: Path, rows: int, columns: int, source: Source) -> np.ndarray
 def read_idx_images(path: Path, rows: int, source: Source) -> np.ndarray:
     """IDX file of 28x28 images: float32 ``[rows, 784]`` in [0, 1]."""
     content = read_bytes(path, source)
-    header = np.frombuffer(content[:16].ljust(16, b"\0"), ">u4")
-    if header[0] != 0x803:
+    header = np.frombuffer(content[: len(content[:16]) // 4 * 4], ">u4")
+    if header.size != 4 or header[0] != 0x803:
         raise source.damaged(path, "it does not start with the IDX header of an image file (magic number 0x00000803)")
     if tuple(header[1:]) != (rows, 28, 28):
         shape = "x".join(str(size) for size in header[1:])
