@@ -14,14 +14,6 @@ from dvae_ext.data.loaders import MNIST, MNIST_STATIC
 SOURCE = Source(("folder",), "https://example.org/published")
 
 
-@pytest.fixture(scope="module")
-def data_dir(request):
-    for parent in request.config.rootpath.parents:
-        if (parent / "shared" / "data").is_dir():
-            return parent / "shared" / "data"
-    pytest.skip("no folder shared/data with the original files beside the repository")
-
-
 def test_digits_split_and_values():
     digits = load("digits")
     assert (len(digits.train), len(digits.valid), len(digits.test)) == (1297, 200, 300)
@@ -169,7 +161,7 @@ def test_omniglot_stand_in_is_announced(tmp_path):
         load("omniglot", tmp_path)
 
 
-def test_published_files(data_dir):
+def test_published_files(shared_data):
     """Sizes, orientation-free checksums and means of the files themselves."""
     expected = {
         "mnist-static": (50_000, 10_000, 10_000, 0.13251),
@@ -179,22 +171,22 @@ def test_published_files(data_dir):
         "caltech101": (4_100, 2_264, 2_307, None),
     }
     for name, (train, valid, test, mean) in expected.items():
-        data = load(name, data_dir)
+        data = load(name, shared_data)
         assert (len(data.train), len(data.valid), len(data.test)) == (train, valid, test), name
         if mean is not None:
             assert abs(data.test.float().mean().item() - mean) < 2e-4, name
 
 
-def test_caltech_takes_the_complement_and_stands_upright(data_dir):
+def test_caltech_takes_the_complement_and_stands_upright(shared_data):
     from scipy.io import loadmat
 
-    stored = loadmat(data_dir / "caltech101_silhouettes" / "caltech101_silhouettes_28_split1.mat")["train_data"][0]
-    image = load("caltech101", data_dir).train[0].reshape(28, 28).numpy()
+    stored = loadmat(shared_data / "caltech101_silhouettes" / "caltech101_silhouettes_28_split1.mat")["train_data"][0]
+    image = load("caltech101", shared_data).train[0].reshape(28, 28).numpy()
     np.testing.assert_array_equal(image, 1 - stored.reshape(28, 28, order="F"))
 
 
-def test_a_truncated_published_file_is_named(data_dir, tmp_path):
-    shutil.copytree(data_dir / "binarized_mnist", tmp_path / "binarized_mnist")
+def test_a_truncated_published_file_is_named(shared_data, tmp_path):
+    shutil.copytree(shared_data / "binarized_mnist", tmp_path / "binarized_mnist")
     victim = tmp_path / "binarized_mnist" / "binarized_mnist_valid.amat.gz"
     victim.chmod(0o644)
     victim.write_bytes(victim.read_bytes()[:200_000])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -40,11 +41,18 @@ def assert_same(first, second, where="state"):
         assert first == second, where
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tmp_path_factory.mktemp("trained") / "whole"
+
+
 @pytest.fixture
-def uninterrupted(toy_config, tmp_path):
-    run = RunFolder(tmp_path / "whole")
-    train(toy_config(), run)
-    return run
+def uninterrupted(trained, toy_config, tmp_path):
+    """A run of 30 steps without a stop: trained once, each test has a copy."""
+    if not trained.exists():
+        train(toy_config(), RunFolder(trained))
+    shutil.copytree(trained, tmp_path / "whole")
+    return RunFolder(tmp_path / "whole")
 
 
 def stop_in(monkeypatch, method, step, signum=signal.SIGINT):
