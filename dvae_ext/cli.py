@@ -1,0 +1,310 @@
+"""The command ``dvae-ext``: train, evaluate, sample."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from dvae_ext.data import DATASETS, DataError
+from dvae_ext.models import MODELS
+from dvae_ext.training import (
+    CheckpointError,
+    Interrupted,
+    RunConfig,
+    RunError,
+    RunFolder,
+    TrainingConfig,
+    default_config,
+    evaluate_run,
+    process_group,
+    resolve_device,
+    train,
+    with_device,
+    write_sheet,
+)
+
+try:
+    import tyro
+except ImportError:
+    sys.exit("dvae-ext needs the packages of the train extra: pip install 'dvae_ext[train]'")
+
+PROGRAM = "dvae-ext"
+HELP = """\
+usage: dvae-ext COMMAND ...
+
+Train, evaluate and sample discrete variational autoencoders.
+
+  train MODEL       train a model and evaluate it on the test set
+  evaluate RUN      certified likelihood of a trained run, with its error bar
+  sample RUN        a PNG sheet: prior samples by chain, reconstructions
+
+Start with
+  dvae-ext train dvae --data digits              two minutes, no files needed
+  dvae-ext train dvae --data mnist-static --data-dir DIR --preset 1-nonlinear
+  dvae-ext train --resume RUN                    continue a run that was stopped
+Several processes: torchrun --nproc-per-node=2 -m dvae_ext.cli train dvae ...
+
+dvae-ext train --help lists models, presets and data sets; dvae-ext train MODEL --help lists every option.
+"""
+
+
+def train_help() -> str:
+    """What ``dvae-ext train --help`` prints: everything that can be named."""
+    lines = [
+        "usage: dvae-ext train MODEL [--data NAME] [--data-dir DIR] [--preset NAME] [--out RUN] [--steps N] ...",
+        "       dvae-ext train --resume RUN [--data-dir DIR] [--device DEVICE]",
+        "",
+        "models and their presets:",
+        *(f"  {name:<14} {', '.join(spec.presets) or 'no presets'}" for name, spec in MODELS.items()),
+        "",
+        "data sets:",
+        *(f"  {name:<14} {spec.summary} ({' or '.join(spec.binarisations)})" for name, spec in DATASETS.items()),
+        "",
+        "dvae-ext train MODEL --help lists every option with its default; with --preset or --data, the defaults of those.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+@dataclass
+class TrainOptions:
+    """Train a model, keep the parameters with the best validation likelihood and evaluate them on the test set."""
+
+    data: str = "digits"
+    """Data set: a name from dvae-ext train --help."""
+    data_dir: Path | None = None
+    """Folder of the original data files, or of one subfolder for each data set."""
+    binarisation: str | None = None
+    """dynamic (anew at every step) or static (once); by default what the papers do."""
+    preset: str | None = None
+    """Named configuration of the model; every option below overrides one field of it."""
+    out: Path | None = None
+    """Run folder; by default a new one under runs/."""
+    resume: Path | None = None
+    """Continue this run from its last checkpoint; goes with --data-dir and --device alone."""
+
+
+@dataclass
+class ResumeOptions:
+    """Continue a run that was stopped; its configuration is taken from the run folder."""
+
+    resume: Path
+    """Run folder."""
+    data_dir: Path | None = None
+    """Folder of the data files, if they have moved."""
+    device: str | None = None
+    """Another device than before."""
+
+
+@dataclass
+class EvaluateOptions:
+    """Likelihood of the test set: importance-weighted, in the binary limit, log Z included, with its error bar.
+
+    Writes report.json, report.md and samples.png to the run folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    samples: int = 1000
+    """Importance samples for each test image."""
+    data_dir: Path | None = None
+    """Folder of the data files, if they have moved."""
+    device: str | None = None
+    """Another device than in training."""
+
+
+@dataclass
+class SampleOptions:
+    """Write a PNG sheet: prior samples, a row for each chain, and test images beside their reconstructions."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Path | None = None
+    """PNG file; by default samples.png in the run folder."""
+    size: int = 10
+    """Rows and columns of each panel."""
+    seed: int = 0
+    """Seed of the samples."""
+    data_dir: Path | None = None
+    """Folder of the data files, if they have moved."""
+    device: str | None = None
+    """Another device than in training."""
+
+
+def raw_class(config_class: type, values: dict[str, Any]) -> type:
+    """A plain dataclass with the fields of ``config_class`` and the defaults of a preset.
+
+    The config class itself may resolve fields that depend on others, such as a default β; this must wait until the
+    options of the command line are in.
+    """
+    hints = typing.get_type_hints(config_class)
+    fields: list[tuple[str, Any, Any]] = []
+    for item in dataclasses.fields(config_class):
+        if item.name in values:
+            default = field(default=values[item.name])
+        elif item.default_factory is not dataclasses.MISSING:
+            default = field(default_factory=item.default_factory)
+        else:
+            default = field(default=item.default)
+        fields.append((item.name, hints[item.name], default))
+    raw = dataclasses.make_dataclass(config_class.__name__, fields)
+    raw.__doc__ = config_class.__doc__
+    return raw
+
+
+def parse_train(model: str, args: Sequence[str]) -> tuple[RunConfig, Path | None]:
+    """The configuration of a new run, and the folder it was given.
+
+    Two passes: the first finds the data set and the preset, whose defaults the second shows and overrides.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--data", default="digits")
+    first.add_argument("--preset", default=None)
+    found, _ = first.parse_known_args(args)
+    base = default_config(model, found.data, found.preset)
+    spec = MODELS[model]
+    raw = raw_class(spec.config_class, dict(spec.presets[base.preset]) if base.preset else {})
+    options_class = dataclasses.make_dataclass(
+        "TrainOptions",
+        [
+            ("training", Annotated[TrainingConfig, tyro.conf.arg(name="")], field(default_factory=lambda: base.training)),
+            ("config", Annotated[raw, tyro.conf.arg(name="")], field(default_factory=raw)),
+        ],
+        bases=(TrainOptions,),
+    )
+    options_class.__doc__ = TrainOptions.__doc__
+    options: Any = tyro.cli(
+        options_class, prog=f"{PROGRAM} train {model}", args=args, default=options_class(data=found.data, preset=base.preset)
+    )
+    config = default_config(
+        model,
+        options.data,
+        options.preset,
+        options.binarisation,
+        None if options.data_dir is None else str(options.data_dir.resolve()),
+    )
+    config.training = options.training
+    try:
+        config.model_config = spec.config_class(**vars(options.config))
+    except (ValueError, TypeError) as error:
+        raise RunError(str(error)) from None
+    return config, options.out
+
+
+def new_folder(config: RunConfig) -> Path:
+    """``runs/MODEL-DATA[-PRESET]``, numbered from the second run on."""
+    name = "-".join(dict.fromkeys(part for part in (config.model, config.data, config.preset) if part))
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def train_command(args: list[str]) -> None:
+    """``dvae-ext train``."""
+    model = args.pop(0) if args and not args[0].startswith("-") else None
+    if any(arg.split("=")[0] == "--resume" for arg in args):
+        options = tyro.cli(ResumeOptions, prog=f"{PROGRAM} train", args=args)
+        run = RunFolder(options.resume)
+        config = with_device(run.config(options.data_dir), options.device)
+        if model not in (None, config.model):
+            raise RunError(f"{run.path} is a run of model {config.model}, not {model}")
+    elif model is None:
+        if "--help" in args or "-h" in args:
+            print(train_help(), end="")
+            return
+        raise RunError(f"name the model first: {PROGRAM} train MODEL ...; known: {', '.join(MODELS)}")
+    else:
+        config, out = parse_train(model, args)
+        run = RunFolder(out or new_folder(config))
+    first = int(os.environ.get("RANK", 0)) == 0
+    if first:
+        print(f"run folder: {run.path}", flush=True)
+    try:
+        report = train(config, run, resume="options" in locals())
+    except Interrupted as stop:
+        if first:
+            print(f"\n{stop}; checkpoint saved. Continue with: {PROGRAM} train --resume {run.path}", file=sys.stderr)
+        raise
+    if first:
+        print(f"\n{report.text()}\n\nwritten to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
+
+
+def evaluate_command(args: list[str]) -> None:
+    """``dvae-ext evaluate``."""
+    options = tyro.cli(EvaluateOptions, prog=f"{PROGRAM} evaluate", args=args)
+    if options.samples < 1:
+        raise RunError(f"--samples must be at least 1, got {options.samples}")
+    run = RunFolder(options.run)
+    config = with_device(run.config(options.data_dir), options.device)
+    device = resolve_device(config.training.device)
+    with process_group(device) as ranks:
+        report = evaluate_run(run, config, run.load_dataset(config), device, ranks, options.samples)
+        if ranks.first:
+            print(f"{report.text()}\n\nwritten to {run.path}: report.md, report.json, samples.png")
+
+
+def sample_command(args: list[str]) -> None:
+    """``dvae-ext sample``."""
+    options = tyro.cli(SampleOptions, prog=f"{PROGRAM} sample", args=args)
+    if options.size < 2:
+        raise RunError(f"--size must be at least 2, got {options.size}")
+    run = RunFolder(options.run)
+    config = with_device(run.config(options.data_dir), options.device)
+    device = resolve_device(config.training.device)
+    dataset = run.load_dataset(config)
+    model, step, problems = run.load_model(config, dataset, device)
+    for problem in problems:
+        print(f"note: {problem}", file=sys.stderr)
+    out = options.out or run.path / "samples.png"
+    title = f"{config.model} on {config.data} ({config.binarisation} binarisation), step {step:,}"
+    write_sheet(out, model, dataset, options.size, options.seed, device, title)
+    print(f"written: {out}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "sample": sample_command,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0; 2 after an error of the user, told in one sentence; 128 + the signal's number when stopped.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if args else 2
+    try:
+        if args[0] not in COMMANDS:
+            raise RunError(f"unknown command {args[0]!r}; known: {', '.join(COMMANDS)}")
+        COMMANDS[args[0]](args[1:])
+    except (DataError, RunError, CheckpointError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What the smoothed binary distributions share: parameters, shapes and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
+
+
+class SmoothedBernoulli(Distribution):
+    r"""Base of q(ζ) = Σ_z q(z) r(ζ|z) with z ~ Bernoulli(σ(logits)) (DVAE++ eq. 2).
+
+    A subclass names the parameters of r in ``shape_parameters`` and implements ``_icdf``, ``_log_prob``, ``cdf`` and
+    ``posterior_logits``. The Bernoulli is given by exactly one of ``logits`` and ``probs``; probabilities are clamped to
+    [ε, 1 − ε] of their dtype, as torch.distributions does, so pass logits where the tails matter.
+
+    Raises:
+        ValueError: both or none of ``logits`` and ``probs`` given; with validation, a parameter outside its constraint.
+        TypeError: ``logits`` or ``probs`` not floating point.
+    """
+
+    has_rsample = True
+    shape_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        logits: Tensor | float | None,
+        probs: Tensor | float | None,
+        parameters: Mapping[str, Tensor | float],
+        validate_args: bool | None,
+    ) -> None:
+        if (logits is None) == (probs is None):
+            raise ValueError("expected exactly one of logits and probs, got " + ("none" if logits is None else "both"))
+        name, given = ("probs", probs) if logits is None else ("logits", logits)
+        if isinstance(given, Tensor) and not given.is_floating_point():
+            raise TypeError(f"{name}: expected a floating point tensor, got {given.dtype}")
+        given, *others = broadcast_all(given, *parameters.values())
+        self.__dict__[name] = given
+        self._given = name
+        for parameter, value in zip(parameters, others, strict=True):
+            setattr(self, parameter, value)
+        super().__init__(given.shape, validate_args=validate_args)
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        return probs_to_logits(self.probs, is_binary=True)
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        return logits_to_probs(self.logits, is_binary=True)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SmoothedBernoulli:
+        new = self._get_checked_instance(type(self), _instance)
+        batch_shape = torch.Size(batch_shape)
+        new._given = self._given
+        for name in (self._given, *self.shape_parameters):
+            new.__dict__[name] = getattr(self, name).expand(batch_shape)
+        super(SmoothedBernoulli, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draw ζ of shape ``sample_shape + batch_shape`` by the inverse CDF of uniforms from torch's generator."""
+        dtype = self.logits.dtype
+        # A uniform in bfloat16 has 8 bits: too coarse to invert. Half types draw and compute in float32.
+        compute = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+        rho = torch.rand(self._extended_shape(sample_shape), dtype=compute, device=self.logits.device)
+        return self._icdf(rho).to(dtype)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Inverse CDF at ``value`` in [0, 1], broadcast against the batch shape; differentiable in the parameters.
+
+        Raises:
+            ValueError: with validation, a value outside [0, 1] or NaN.
+        """
+        if self._validate_args and not bool(torch.all((value >= 0) & (value <= 1))):
+            raise ValueError("value: expected probabilities in [0, 1]")
+        return self._icdf(value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density log q(ζ) at ``value``, broadcast against the batch shape."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._log_prob(value)
+
+    def posterior_logits(self, value: Tensor) -> Tensor:
+        """Logits of q(z = 1 | ζ): ``logits + log r(ζ|1) − log r(ζ|0)`` (DVAE++ section 5)."""
+        raise NotImplementedError
+
+    def _icdf(self, rho: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _parameters(self, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
+        """``logits`` and the parameters of r in the order of ``shape_parameters``, cast to ``dtype`` if given."""
+        values = (self.logits, *(getattr(self, name) for name in self.shape_parameters))
+        return values if dtype is None else tuple(value.to(dtype) for value in values)
+
+

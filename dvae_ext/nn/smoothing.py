@@ -1,0 +1,89 @@
+"""The smoothing transformations as a model uses them: reparameterised samples and the posterior of the bits.
+
+The classes take the module that holds the ops, :mod:`dvae_ext.ops` or :mod:`dvae_ext.reference`, which have the same
+functions. They cost less per step than the distributions, which check and broadcast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Smoothing(Protocol):
+    """A family r(ζ|z) with its sampler and its posterior."""
+
+    def sample(self, logits: Tensor) -> Tensor:
+        """ζ of the shape of ``logits``, differentiable, with uniforms from torch's generator."""
+        ...
+
+    def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
+        """ν = E[z | ζ] of the shape of ``logits``, differentiable (DVAE++ section 5)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExponentialSmoothing:
+    """Overlapping exponentials on [0, 1] (DVAE++ eq. 3).
+
+    Example:
+        >>> from dvae_ext import ops
+        >>> smoothing = ExponentialSmoothing(ops, beta=10.0)
+        >>> logits = torch.zeros(2, 3)
+        >>> smoothing.posterior_mean(logits, smoothing.sample(logits)).shape
+        torch.Size([2, 3])
+    """
+
+    ops: ModuleType
+    beta: float
+
+    def sample(self, logits: Tensor) -> Tensor:
+        return self.ops.overlap_exponential_icdf(torch.rand_like(logits), logits, self.beta)
+
+    def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
+        return torch.sigmoid(logits + self.beta * (2 * zeta - 1))
+
+
+@dataclass(frozen=True)
+class LogisticSmoothing:
+    """Overlapping logistics on the real line (DVAE++ appendix B)."""
+
+    ops: ModuleType
+    mu0: float
+    mu1: float
+    scale: float
+
+    def sample(self, logits: Tensor) -> Tensor:
+        return self.ops.overlap_logistic_icdf(torch.rand_like(logits), logits, self.mu0, self.mu1, self.scale)
+
+    def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
+        t0, t1 = (zeta - self.mu0) / self.scale, (zeta - self.mu1) / self.scale
+        log_ratio = (self.mu1 - self.mu0) / self.scale + 2 * (F.softplus(-t0) - F.softplus(-t1))
+        return torch.sigmoid(logits + log_ratio)
+
+
+@dataclass(frozen=True)
+class SpikeSmoothing:
+    """A spike at zero and an exponential on [0, 1] (Rolfe 2016)."""
+
+    ops: ModuleType
+    beta: float
+
+    def sample(self, logits: Tensor) -> Tensor:
+        return self.ops.spike_exponential_icdf(torch.rand_like(logits), logits, self.beta)
+
+    def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
+        """z = 1[ζ > 0], with the gradient that the jump of z contributes to E[zᵀ W μ] (Rolfe 2016).
+
+        As q = σ(logits) grows by dq, z jumps for the uniforms in an interval of length dq, all of which have ζ = 0 on one
+        side of the jump. The average of (1 − z)/(1 − q) · dq over those with ζ = 0 is the same number, and
+        dq/(1 − q) = q · dlogits stays bounded.
+        """
+        z = (zeta > 0).to(logits.dtype)
+        jump = (1 - z) * torch.sigmoid(logits.detach())
+        return z + jump * (logits - logits.detach())

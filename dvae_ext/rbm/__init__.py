@@ -1,0 +1,9 @@
+"""Restricted Boltzmann machines: the module, its persistent chains and its partition function."""
+
+from __future__ import annotations
+
+from dvae_ext.rbm.chains import PersistentChains
+from dvae_ext.rbm.rbm import RBM
+from dvae_ext.rbm.tracker import LogZTracker
+
+__all__ = ["RBM", "LogZTracker", "PersistentChains"]

@@ -1,0 +1,158 @@
+"""What a run is made of, and its form on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from dvae_ext.data import DATASETS, DataError
+from dvae_ext.models import MODELS
+
+
+class RunError(RuntimeError):
+    """Something is wrong with a configuration or a run folder; the message is one sentence for the user."""
+
+
+@dataclass
+class TrainingConfig:
+    """The loop; what concerns the optimiser is in the model's configuration."""
+
+    steps: int = 20_000
+    """Number of updates."""
+    batch_size: int = 100
+    """Images in a batch; under torchrun, of each process."""
+    seed: int = 0
+    """Seed of parameters, data order, binarisation and noise."""
+    log_every: int = 50
+    """Steps between two lines of metrics, each a mean over the steps since the last."""
+    validate_every: int = 1000
+    """Steps between two estimates of the validation likelihood; the best parameters are kept."""
+    valid_samples: int = 20
+    """Importance samples for each validation image."""
+    valid_examples: int = 1000
+    """Validation images used during training, the first ones."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    test_samples: int = 1000
+    """Importance samples for each test image at the end."""
+    device: str = "auto"
+    """Device to train on: auto (a GPU if there is one), cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("seed", "device") and value < 1:
+                raise RunError(f"training.{field.name} must be at least 1, got {value}")
+
+
+# What differs from the defaults above. Digits are the demonstration: small enough for a laptop within two minutes.
+TRAINING_DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"steps": 5_000, "validate_every": 500, "valid_examples": 200, "valid_samples": 100},
+    "caltech101": {"validate_every": 500},
+}
+
+
+@dataclass
+class RunConfig:
+    """Everything that determines a run.
+
+    Args:
+        model: A key of ``dvae_ext.models.MODELS``.
+        preset: The preset that ``model_config`` started from; None for the defaults of the model.
+        data: A key of ``dvae_ext.data.DATASETS``.
+        data_dir: Folder of the data files, None for data sets that need none.
+        binarisation: "static" or "dynamic".
+        training: The loop.
+        model_config: An instance of the model's config class.
+    """
+
+    model: str
+    preset: str | None
+    data: str
+    data_dir: str | None
+    binarisation: str
+    training: TrainingConfig
+    model_config: Any
+
+    def to_json(self) -> str:
+        """Indented JSON with every value resolved."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """Inverse of ``to_json``.
+
+        Raises:
+            RunError: if the text is not such a configuration.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RunError(f"not valid JSON ({error})") from None
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or set(content) != names:
+            raise RunError(f"expected an object with the keys {', '.join(sorted(names))}")
+        check_name("model", content["model"], MODELS)
+        content["training"] = from_fields(TrainingConfig, content["training"], "training")
+        config_class = MODELS[content["model"]].config_class
+        content["model_config"] = from_fields(config_class, content["model_config"], "model_config")
+        return cls(**content)
+
+
+def from_fields(config_class: type, values: Any, where: str) -> Any:
+    """An instance of a config dataclass from a JSON object; lists become tuples, as no config holds a list."""
+    known = {field.name for field in dataclasses.fields(config_class)}
+    if not isinstance(values, dict) or set(values) - known:
+        unknown = ", ".join(sorted(set(values) - known)) if isinstance(values, dict) else repr(values)
+        raise RunError(f"{where} has unknown fields ({unknown}); known: {', '.join(sorted(known))}")
+    try:
+        return config_class(**{key: tuplify(value) for key, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{where}: {error}") from None
+
+
+def tuplify(value: Any) -> Any:
+    """Lists, also nested ones, as tuples."""
+    return tuple(tuplify(item) for item in value) if isinstance(value, list) else value
+
+
+def check_name(kind: str, name: str, known: Any) -> None:
+    """Raise a sentence with the known names if ``name`` is not among them."""
+    if name not in known:
+        raise RunError(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}")
+
+
+def default_config(
+    model: str, data: str, preset: str | None = None, binarisation: str | None = None, data_dir: str | None = None
+) -> RunConfig:
+    """The configuration of a model, data set and preset, before any field is overridden.
+
+    Without a preset, one with the name of the data set is taken if the model has it, and the model's defaults otherwise.
+
+    Raises:
+        RunError: for an unknown model or preset.
+        DataError: for an unknown data set or binarisation.
+
+    Example:
+        >>> default_config("dvae", "digits").training.steps
+        5000
+    """
+    check_name("model", model, MODELS)
+    if data not in DATASETS:
+        raise DataError(f"unknown data set {data!r}; known: {', '.join(DATASETS)}")
+    spec = MODELS[model]
+    if preset is None and data in spec.presets:
+        preset = data
+    if preset is not None:
+        check_name(f"preset of model {model}", preset, spec.presets)
+    return RunConfig(
+        model=model,
+        preset=preset,
+        data=data,
+        data_dir=data_dir,
+        binarisation=binarisation or DATASETS[data].binarisations[0],
+        training=TrainingConfig(**TRAINING_DEFAULTS.get(data, {})),
+        model_config=spec.config_class(**(spec.presets[preset] if preset else {})),
+    )

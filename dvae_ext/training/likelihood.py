@@ -1,0 +1,90 @@
+"""Likelihood of a set of images, shared between the processes, with the two parts of its error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dvae_ext.data import derive_seed, evaluation_batches
+from dvae_ext.evaluation import log_likelihood
+from dvae_ext.models import Model
+from dvae_ext.models.base import evaluating
+
+from .distributed import Ranks
+from .sheets import isolated_rng
+
+EVALUATION_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Mean importance-weighted log-likelihood of ``num_examples`` images, in nats.
+
+    Args:
+        log_likelihood: The mean.
+        std_error: Both standard errors below, added in quadrature.
+        data_std_error: Standard error of the mean over the images.
+        log_z: Estimate of the prior's log partition function; None for a normalised prior.
+        log_z_std_error: Its standard error; 0 where it is exact.
+        num_examples: Images.
+        num_samples: Importance samples for each image.
+        effective_samples: Mean effective number of them; near 1 a single sample decides and the bound is loose.
+        warnings: What the estimate of log Z warns of.
+    """
+
+    log_likelihood: float
+    std_error: float
+    data_std_error: float
+    log_z: float | None
+    log_z_std_error: float
+    num_examples: int
+    num_samples: int
+    effective_samples: float
+    warnings: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, for a line of metrics."""
+        numbers = asdict(self)
+        del numbers["warnings"]
+        return {name: value for name, value in numbers.items() if value is not None}
+
+
+def estimate_likelihood(
+    model: Model, images: Tensor, num_samples: int, seed: int, device: torch.device, ranks: Ranks
+) -> Likelihood:
+    """Importance-weighted log-likelihood in the binary limit; each process takes a part of the images.
+
+    Args:
+        model: Its parameters and the state of torch's generators are left as they were.
+        images: ``[n, num_pixels]``.
+        num_samples: Importance samples for each image.
+        seed: Seed of the samples.
+        device: Where the model is.
+        ranks: The processes that call this together.
+    """
+    with evaluating(model):
+        with isolated_rng(derive_seed(seed, "log_z"), device):
+            log_z = ranks.broadcast(model.log_partition() if ranks.first else None)
+        with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):
+            batches = evaluation_batches(ranks.share(images), EVALUATION_BATCH, device)
+            result = log_likelihood(model, batches, num_samples=num_samples, log_z=log_z)
+    shares = ranks.gather((result.per_example.double().cpu(), result.effective_samples))
+    values = torch.cat([share for share, _ in shares])
+    effective = sum(len(share) * samples for share, samples in shares) / len(values)
+    data_std_error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    log_z_std_error = 0.0 if log_z is None else float(log_z.std_error)
+    return Likelihood(
+        log_likelihood=values.mean().item(),
+        std_error=math.hypot(data_std_error, log_z_std_error),
+        data_std_error=data_std_error,
+        log_z=None if log_z is None else float(log_z.value),
+        log_z_std_error=log_z_std_error,
+        num_examples=len(values),
+        num_samples=num_samples,
+        effective_samples=effective,
+        warnings=() if log_z is None else tuple(log_z.warnings),
+    )

@@ -1,0 +1,250 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dvae_ext import __version__
+from dvae_ext.data import TrainingBatches, derive_seed
+
+from .checkpoint import CheckpointError
+from .config import RunConfig, RunError
+from .distributed import Ranks, process_group, resolve_device
+from .interrupt import Interrupted, Interrupts, StopRequested
+from .likelihood import Likelihood, estimate_likelihood
+from .logbook import Logbook, MetricWindow
+from .report import Report, evaluate_run
+from .run import RunFolder, build_model, load_parameters
+from .sheets import image_grid, prior_and_reconstructions, write_grid
+
+# Steps between two looks, in company, at whether any process was told to stop: it costs a collective operation.
+STOP_INTERVAL = 10
+# Prior samples on the sheets made during training.
+SHEET_SAMPLES = 64
+
+
+def train(config: RunConfig, run: RunFolder, resume: bool = False) -> Report:
+    """Train to the end, evaluate the best parameters on the test set and write the report.
+
+    Args:
+        config: Configuration, ``run.config()`` when resuming.
+        run: Where to write; for a new run the folder must not hold one yet.
+        resume: Continue from the newest usable checkpoint. On the CPU the result is bit for bit that of a run that was
+            never stopped.
+
+    Raises:
+        RunError: for a folder that holds a run already, a device that is not there, or a loss that is not finite.
+        DataError: for data that is missing or damaged.
+        CheckpointError: if a checkpoint cannot be written, or none can be read.
+        Interrupted: after Ctrl-C or SIGTERM, once the checkpoint is saved.
+    """
+    device = resolve_device(config.training.device)
+    with process_group(device) as ranks, Interrupts() as interrupts:
+        if not resume and ranks.first:
+            run.create(config, __version__)
+        trainer = Trainer(config, run, ranks, device, interrupts)
+        if resume:
+            trainer.restore()
+        trainer.fit()
+        try:
+            with trainer.interruptible():
+                return evaluate_run(run, config, trainer.dataset, device, ranks, config.training.test_samples)
+        except StopRequested:
+            raise Interrupted(interrupts.signum or 0, trainer.step) from None
+
+
+class Trainer:
+    """The state of a run: everything a checkpoint holds."""
+
+    def __init__(
+        self, config: RunConfig, run: RunFolder, ranks: Ranks, device: torch.device, interrupts: Interrupts
+    ) -> None:
+        self.config, self.run, self.ranks, self.device, self.interrupts = config, run, ranks, device, interrupts
+        settings = config.training
+        self.dataset = run.load_dataset(config)
+        self.batches = TrainingBatches(
+            self.dataset.train, settings.batch_size, settings.seed, ranks.rank, ranks.world_size, device
+        )
+        self.model = build_model(config, self.dataset, ranks.rank).to(device)
+        self.model.train()
+        self.loss: nn.Module = self.model  # its forward is the training loss
+        if ranks.world_size > 1:
+            # Buffers stay apart: every process has its own persistent chains.
+            self.loss = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.optimizer, self.scheduler = self.model.optimizer(settings.steps)
+        self.window = MetricWindow()
+        self.step = 0
+        self.validated = 0
+        self.saved = -1
+        self.best: tuple[int, float] | None = None
+        self.problems: list[str] = []
+        torch.manual_seed(derive_seed(settings.seed, "noise", ranks.rank))
+
+    def fit(self) -> None:
+        """Run the remaining steps."""
+        settings = self.config.training
+        with Logbook(self.run.path, self.step, settings.steps, quiet=not self.ranks.first) as self.log:
+            for note in (*self.dataset.notes, *self.problems):
+                self.log.say(f"note: {note}")
+            self.mark = (time.perf_counter(), self.step)
+            try:
+                while True:
+                    # Validation comes first in this order, so that a checkpoint holds its outcome.
+                    if self.due(settings.validate_every, self.validated):
+                        self.validate()
+                    if self.due(settings.checkpoint_every, self.saved):
+                        self.save()
+                    if self.stop_requested():
+                        raise StopRequested
+                    if self.step == settings.steps:
+                        return
+                    self.update()
+                    if self.step % settings.log_every == 0 or self.step == settings.steps:
+                        self.write_metrics()
+            except StopRequested:
+                if self.saved != self.step:
+                    self.save()
+                raise Interrupted(self.interrupts.signum or 0, self.step) from None
+
+    def update(self) -> None:
+        """One update of the parameters, and the chains after it."""
+        x = self.batches(self.step)
+        loss, metrics = self.loss(x, self.step, self.config.training.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        self.model.after_step(self.step)
+        self.window.add({"loss": loss.detach(), **metrics})
+        self.step += 1
+
+    def due(self, interval: int, last: int) -> bool:
+        """Whether something done every ``interval`` steps, and at the end, is to be done now."""
+        now = self.step > 0 and (self.step % interval == 0 or self.step == self.config.training.steps)
+        return now and last != self.step
+
+    def stop_requested(self) -> bool:
+        """Whether a signal has arrived, in any process."""
+        stop = self.interrupts.signum is not None
+        if self.ranks.world_size == 1:
+            return stop
+        if self.step % STOP_INTERVAL:
+            return False
+        return bool(self.ranks.sum(torch.tensor(float(stop), device=self.device)).item() > 0)
+
+    def interruptible(self) -> Any:
+        """Work to abandon at a signal; in company it is finished, as the others would wait for this process."""
+        return self.interrupts.at_once() if self.ranks.world_size == 1 else nullcontext()
+
+    def write_metrics(self) -> None:
+        """Log the means since the last time; the only place where the loop waits for the device."""
+        names, mean = self.window.take()
+        values = dict(zip(names, (self.ranks.sum(mean) / self.ranks.world_size).tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            done = self.run.checkpoints.steps()
+            last = f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
+            raise RunError(f"the loss became {values['loss']} at or shortly before step {self.step}; {last}")
+        now = time.perf_counter()
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
+        self.mark = (now, self.step)
+        self.log.write("train", self.step, values)
+        self.log.progress(self.step, values)
+
+    def validate(self) -> None:
+        """Estimate the validation likelihood, draw a sheet, and keep the parameters if they are the best."""
+        started = time.perf_counter()
+        with self.interruptible():  # nothing is recorded until all of it is there
+            result = self.estimate_validation()
+            sheet = ()
+            if self.ranks.first:
+                sheet = prior_and_reconstructions(self.model, self.dataset, SHEET_SAMPLES, 0, self.device)
+        self.log.write("valid", self.step, result.as_dict())
+        for name, images in zip(("prior", "reconstructions"), sheet, strict=False):
+            grid = image_grid(images, self.dataset.info.image_shape, columns=8)
+            self.log.image(name, self.step, grid)
+            write_grid(self.run.path / "samples" / f"{name}-{self.step:08d}.png", grid)
+        self.validated = self.step
+        self.saved = -1  # a checkpoint of this step, from before a stop, does not know the outcome
+        if self.best is None or result.log_likelihood > self.best[1]:
+            self.best = (self.step, result.log_likelihood)
+            state = self.state()
+            if self.ranks.first:
+                self.run.checkpoints.save_best(state)
+        self.mark = (self.mark[0] + time.perf_counter() - started, self.mark[1])  # the rate is that of updates alone
+
+    def estimate_validation(self) -> Likelihood:
+        """Likelihood of the first validation images, few samples each, always with the same noise."""
+        settings = self.config.training
+        images = self.dataset.valid[: settings.valid_examples]
+        return estimate_likelihood(
+            self.model, images, settings.valid_samples, derive_seed(settings.seed, "validation"), self.device, self.ranks
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to continue as if the run had never stopped. A collective operation."""
+        own = {
+            "buffers": {name: buffer.cpu() for name, buffer in self.model.named_buffers()},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "window": (self.window.names, self.window.total, self.window.count),
+        }
+        return {
+            "version": __version__,
+            "step": self.step,
+            "validated": self.validated,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "ranks": self.ranks.gather(own),
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step."""
+        state = self.state()
+        if self.ranks.first:
+            self.run.checkpoints.save(state, self.step)
+        self.saved = self.step
+
+    def restore(self) -> None:
+        """Continue from the newest usable checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or it belongs to another model or number of processes.
+        """
+        content, self.problems = self.run.checkpoints.load_newest()
+        if self.problems:
+            self.problems.append(f"continuing from step {content['step']}")
+        path = self.run.checkpoints.path(content["step"])
+        if len(content["ranks"]) != self.ranks.world_size:
+            raise CheckpointError(
+                f"{path} was written by {len(content['ranks'])} process(es), this run has {self.ranks.world_size}; "
+                f"resume with torchrun --nproc-per-node={len(content['ranks'])} or the like"
+            )
+        load_parameters(self.model, content["model"], str(path))
+        own = content["ranks"][self.ranks.rank]
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(own["buffers"][name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        self.step, self.validated, self.saved = content["step"], content["validated"], content["step"]
+        self.best = content["best"]
+        names, total, count = own["window"]
+        self.window.names, self.window.count = list(names), count
+        self.window.total = None if total is None else total.to(self.device)
+        torch.set_rng_state(own["rng"])
+        if own["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(own["cuda_rng"], self.device)
+
+
+def with_device(config: RunConfig, device: str | None) -> RunConfig:
+    """The configuration on another device, where one is given."""
+    return config if device is None else replace(config, training=replace(config.training, device=device))

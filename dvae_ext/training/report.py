@@ -1,0 +1,116 @@
+"""The test likelihood of a finished run, written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from dvae_ext import __version__
+from dvae_ext.data import Dataset, derive_seed
+
+from .checkpoint import write_atomically
+from .config import RunConfig
+from .distributed import Ranks
+from .likelihood import Likelihood, estimate_likelihood
+from .run import RunFolder
+from .sheets import write_sheet
+
+# Rows and columns of the panels of samples.png.
+SHEET_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run came to.
+
+    Args:
+        run: The run folder.
+        model: Name of the model.
+        preset: Preset it started from.
+        data: Name and binarisation of the data set.
+        parameters: Number of trained parameters.
+        steps: Updates of the whole run.
+        selected_step: Step of the evaluated parameters, those with the best validation likelihood.
+        version: Version of this package that evaluated.
+        test: Likelihood of the test set.
+        notes: Sentences that belong beside the number.
+    """
+
+    run: str
+    model: str
+    preset: str | None
+    data: str
+    parameters: int
+    steps: int
+    selected_step: int
+    version: str
+    test: Likelihood
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table, as pairs of label and value."""
+        test = self.test
+        rows = [
+            ("model", self.model + (f", preset {self.preset}" if self.preset else "")),
+            ("data", self.data),
+            ("parameters", f"{self.parameters:,}"),
+            ("steps", f"{self.steps:,}; evaluated: step {self.selected_step:,}, the best on validation"),
+            ("test log-likelihood", f"{test.log_likelihood:.2f} ± {test.std_error:.2f} nats (one standard error)"),
+            ("  of the test set", f"± {test.data_std_error:.3f} over {test.num_examples:,} images"),
+        ]
+        if test.log_z is not None:
+            error = f"± {test.log_z_std_error:.3f}" if test.log_z_std_error else "exact"
+            rows.append(("  of log Z", f"{error} (log Z = {test.log_z:.3f})"))
+        rows.append(("importance samples", f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents"))
+        rows += [("warning", warning) for warning in test.warnings]
+        return rows + [("note", note) for note in self.notes]
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        rows = self.rows()
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        lines = [f"# {self.model} on {self.data}", "", "| | |", "| --- | --- |"]
+        return "\n".join([*lines, *(f"| {label.strip()} | {value} |" for label, value in self.rows()), ""])
+
+
+def evaluate_run(
+    run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device, ranks: Ranks, num_samples: int
+) -> Report:
+    """Estimate the test likelihood of the best parameters, draw a sheet and write ``report.json`` and ``report.md``.
+
+    Raises:
+        CheckpointError: if the run has no usable checkpoint.
+    """
+    model, step, problems = run.load_model(config, dataset, device)
+    seed = derive_seed(config.training.seed, "test")
+    test = estimate_likelihood(model, dataset.test, num_samples, seed, device, ranks)
+    report = Report(
+        run=str(run.path),
+        model=config.model,
+        preset=config.preset,
+        data=f"{config.data} ({config.binarisation} binarisation)",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        steps=config.training.steps,
+        selected_step=step,
+        version=__version__,
+        test=test,
+        notes=(*dataset.notes, *problems),
+    )
+    if ranks.first:
+        title = f"{report.model} on {report.data}, step {step:,}: {test.log_likelihood:.2f} ± {test.std_error:.2f} nats"
+        write_sheet(run.path / "samples.png", model, dataset, SHEET_SIZE, seed, device, title)
+        write_report(report, run.path)
+    return report
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``report.json`` and ``report.md``."""
+    write_atomically(folder / "report.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    write_atomically(folder / "report.md", report.markdown().encode())

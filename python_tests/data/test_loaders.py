@@ -1,0 +1,194 @@
+"""Loaders: splits, conventions, and errors that name the file, what was expected and where it is published."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dvae_ext.data import DATASETS, DataError, load
+from dvae_ext.data.files import Source, read_amat, read_idx_images
+from dvae_ext.data.loaders import MNIST, MNIST_STATIC
+
+SOURCE = Source(("folder",), "https://example.org/published")
+
+
+def test_digits_split_and_values():
+    digits = load("digits")
+    assert (len(digits.train), len(digits.valid), len(digits.test)) == (1297, 200, 300)
+    assert digits.info.image_shape == (8, 8) and digits.binarisation == "dynamic"
+    assert digits.train.dtype == torch.float32 and digits.train.min() == 0 and digits.train.max() == 1
+    assert digits.valid.dtype == torch.uint8 and digits.valid.max() == 1
+    torch.testing.assert_close(digits.info.train_mean, digits.train.mean(dim=0))
+
+
+def test_fixed_binarisation_is_the_same_every_time_and_follows_the_grey_values():
+    first, second = load("digits"), load("digits", binarisation="static")
+    assert torch.equal(first.test, second.test) and torch.equal(first.valid, second.valid)
+    assert second.train.dtype == torch.uint8
+    # 1297 * 64 Bernoulli draws: the mean lies within 5 standard errors of the grey mean (at most 0.5 / sqrt(n) each).
+    n = second.train.numel()
+    assert abs(second.train.float().mean() - first.train.mean()) < 5 * 0.5 / n**0.5
+    # pixels that are never inked stay empty
+    assert second.train[:, first.train.amax(dim=0) == 0].sum() == 0
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(DataError, match="unknown data set 'cifar'.*digits.*caltech101"):
+        load("cifar")
+    with pytest.raises(DataError, match="mnist-static has no 'dynamic' binarisation; it has: static"):
+        load("mnist-static", "/nowhere", binarisation="dynamic")
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_missing_directory_or_file_is_named_with_its_origin(name, tmp_path):
+    with pytest.raises(DataError, match="--data-dir"):
+        load(name)
+    with pytest.raises(DataError, match=r"does not exist.*https?://"):
+        load(name, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no .+ in .+ published at https?://"):
+        load(name, tmp_path)
+
+
+def write_amat(path, images):
+    text = "".join(" ".join(map(str, row)) + "\n" for row in images)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt") as stream:
+        stream.write(text)
+
+
+@pytest.mark.parametrize("name", ["bits.amat", "bits.amat.gz"])
+def test_amat_round_trip(name, tmp_path):
+    images = np.random.RandomState(0).randint(0, 2, (5, 6)).astype(np.uint8)
+    write_amat(tmp_path / name, images)
+    np.testing.assert_array_equal(read_amat(tmp_path / name, 5, 6, SOURCE), images)
+
+
+def test_amat_damage_is_explained(tmp_path):
+    path = tmp_path / "bits.amat"
+    write_amat(path, [[0, 1, 0], [1, 1, 0]])
+    good = path.read_bytes()
+    path.write_bytes(good[:-2])
+    with pytest.raises(DataError, match=r"bits\.amat.*10 bytes of text, expected 12 .*example\.org"):
+        read_amat(path, 2, 3, SOURCE)
+    for bad in (good.replace(b"1", b"2", 1), good.replace(b" ", b",", 1), good.replace(b"\n", b" ", 1)):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match="values 0 or 1"):
+            read_amat(path, 2, 3, SOURCE)
+
+
+def idx_bytes(rows, magic=0x803, count=None):
+    header = np.array([magic, rows if count is None else count, 28, 28], ">u4").tobytes()
+    return header + np.random.RandomState(1).randint(0, 256, rows * 784).astype(np.uint8).tobytes()
+
+
+def test_idx_round_trip_and_damage(tmp_path):
+    path = tmp_path / "images"
+    content = idx_bytes(3)
+    path.write_bytes(content)
+    images = read_idx_images(path, 3, SOURCE)
+    np.testing.assert_array_equal(np.round(images * 255).astype(np.uint8).tobytes(), content[16:])
+    zipped = tmp_path / "images.gz"
+    zipped.write_bytes(gzip.compress(content))
+    np.testing.assert_array_equal(read_idx_images(zipped, 3, SOURCE), images)
+
+    for bad, message in (
+        (content[:-1], "bytes, expected 2368"),
+        (content[:7], "IDX header"),
+        (b"", "IDX header"),
+        (idx_bytes(3, magic=0x801), "IDX header"),
+        (idx_bytes(3, count=4), "announces 4x28x28 values, expected 3x28x28"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=message):
+            read_idx_images(path, 3, SOURCE)
+
+
+def test_gzip_cut_short_or_not_gzip(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(idx_bytes(3))[:-100])
+    with pytest.raises(DataError, match=r"images\.gz is damaged.*cut short"):
+        read_idx_images(path, 3, SOURCE)
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match="not a valid gzip stream"):
+        read_idx_images(path, 3, SOURCE)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("folder", ["", "mnist", "MNIST/raw"])
+def test_files_are_found_directly_or_in_the_usual_folder(folder, suffix, tmp_path):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    path = tmp_path / folder / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(b"")
+    assert MNIST.find(tmp_path, (path.name,)).samefile(path)
+    with pytest.raises(DataError, match="binarized_mnist_train.amat"):
+        MNIST_STATIC.find(tmp_path, ("binarized_mnist_train.amat",))
+
+
+def test_omniglot_mat_is_column_major_and_splits_like_the_papers(tmp_path):
+    from scipy.io import savemat
+
+    drawing = np.zeros((28, 28), np.float32)
+    drawing[2, 5:20] = 1  # a horizontal stroke
+    data = np.zeros((784, 24_345), np.uint8)
+    data[:, 0] = drawing.ravel(order="F")
+    data[:, -1345] = drawing.ravel(order="F")
+    savemat(tmp_path / "chardata.mat", {"data": data, "testdata": np.zeros((784, 8070), np.uint8)}, do_compression=True)
+    omniglot = load("omniglot", tmp_path)
+    assert (len(omniglot.train), len(omniglot.valid), len(omniglot.test)) == (23_000, 1345, 8070)
+    np.testing.assert_array_equal(omniglot.train[0].reshape(28, 28).numpy(), drawing)
+    np.testing.assert_array_equal(omniglot.valid[0].reshape(28, 28).numpy(), drawing)
+    assert omniglot.notes == () and omniglot.binarisation == "dynamic"
+
+    content = (tmp_path / "chardata.mat").read_bytes()
+    (tmp_path / "chardata.mat").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"chardata\.mat is damaged.*github\.com/yburda/iwae"):
+        load("omniglot", tmp_path)
+    savemat(tmp_path / "chardata.mat", {"data": data[:, :10]})
+    with pytest.raises(DataError, match=r"'data' has shape \(784, 10\), expected \(784, 24345\)"):
+        load("omniglot", tmp_path)
+
+
+def test_omniglot_stand_in_is_announced(tmp_path):
+    arrays = {"train": np.zeros((24_345, 28, 28), np.uint8), "test": np.full((8_115, 28, 28), 255, np.uint8)}
+    np.savez_compressed(tmp_path / "omniglot_28x28_box.npz", **arrays)
+    omniglot = load("omniglot", tmp_path)
+    assert len(omniglot.notes) == 1 and "stand-in" in omniglot.notes[0] and "cannot be compared" in omniglot.notes[0]
+    assert omniglot.test.min() == 1
+    (tmp_path / "omniglot_28x28_box.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(DataError, match="cannot be read as .npz"):
+        load("omniglot", tmp_path)
+
+
+def test_published_files(shared_data):
+    """Sizes, orientation-free checksums and means of the files themselves."""
+    expected = {
+        "mnist-static": (50_000, 10_000, 10_000, 0.13251),
+        "mnist": (50_000, 10_000, 10_000, 0.13251),
+        "fashion-mnist": (50_000, 10_000, 10_000, 0.28685),
+        "omniglot": (23_000, 1_345, 8_115, 0.0798),
+        "caltech101": (4_100, 2_264, 2_307, None),
+    }
+    for name, (train, valid, test, mean) in expected.items():
+        data = load(name, shared_data)
+        assert (len(data.train), len(data.valid), len(data.test)) == (train, valid, test), name
+        if mean is not None:
+            assert abs(data.test.float().mean().item() - mean) < 2e-4, name
+
+
+def test_caltech_takes_the_complement_and_stands_upright(shared_data):
+    from scipy.io import loadmat
+
+    stored = loadmat(shared_data / "caltech101_silhouettes" / "caltech101_silhouettes_28_split1.mat")["train_data"][0]
+    image = load("caltech101", shared_data).train[0].reshape(28, 28).numpy()
+    np.testing.assert_array_equal(image, 1 - stored.reshape(28, 28, order="F"))
+
+
+def test_a_truncated_published_file_is_named(shared_data, tmp_path):
+    shutil.copytree(shared_data / "binarized_mnist", tmp_path / "binarized_mnist")
+    victim = tmp_path / "binarized_mnist" / "binarized_mnist_valid.amat.gz"
+    victim.chmod(0o644)
+    victim.write_bytes(victim.read_bytes()[:200_000])
+    with pytest.raises(DataError, match=r"binarized_mnist_valid\.amat\.gz is damaged.*cut short.*larocheh"):
+        load("mnist-static", tmp_path)

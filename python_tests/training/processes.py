@@ -1,0 +1,69 @@
+"""Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
+
+import sys
+from pathlib import Path
+
+import torch
+import toy
+
+from dvae_ext.models import MODELS
+from dvae_ext.training import RunFolder, default_config, process_group, train
+from dvae_ext.training.interrupt import Interrupts
+from dvae_ext.training.loop import Trainer
+
+MODELS["toy"] = toy.SPEC
+
+
+def settings():
+    config = default_config("toy", "digits")
+    for name, value in {
+        "device": "cpu",
+        "steps": 12,
+        "batch_size": 20,
+        "log_every": 4,
+        "validate_every": 6,
+        "checkpoint_every": 5,
+        "valid_examples": 51,
+        "valid_samples": 3,
+        "test_samples": 3,
+    }.items():
+        setattr(config.training, name, value)
+    return config
+
+
+def gradients_are_averaged(folder):
+    """DDP's gradient against the mean of those that the processes compute alone."""
+    with process_group(torch.device("cpu")) as ranks, Interrupts() as interrupts:
+        trainer = Trainer(settings(), RunFolder(folder), ranks, torch.device("cpu"), interrupts)
+        parameters = list(trainer.model.parameters())
+        for copies in zip(*ranks.gather([p.detach() for p in parameters]), strict=True):
+            assert torch.equal(*copies), "parameters start equal"
+        chains = ranks.gather(trainer.model.chains)
+        assert not torch.equal(*chains), "every process has its own chains"
+        x = trainer.batches(0)
+        assert not torch.equal(*ranks.gather(x)), "every process has its own images"
+
+        noise = torch.get_rng_state()
+        buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
+        trainer.model.training_loss(x, 0, 12)[0].backward()
+        alone = [p.grad.clone() for p in parameters]
+        mean = [sum(grads) / 2 for grads in zip(*ranks.gather(alone), strict=True)]
+        trainer.model.zero_grad()
+        for name, buffer in trainer.model.named_buffers():
+            buffer.copy_(buffers[name])
+        torch.set_rng_state(noise)
+        trainer.loss(x, 0, 12)[0].backward()
+        for parameter, expected in zip(parameters, mean, strict=True):
+            torch.testing.assert_close(parameter.grad, expected)
+        for buffer, kept in zip(ranks.gather(trainer.model.chains), chains, strict=True):
+            assert torch.equal(buffer, kept), "chains are not overwritten by those of the first process"
+
+
+if __name__ == "__main__":
+    base = Path(sys.argv[1])
+    if sys.argv[2] == "gradients":
+        gradients_are_averaged(base)
+    else:
+        run = RunFolder(base)
+        resume = sys.argv[2] == "resume"
+        train(run.config() if resume else settings(), run, resume=resume)

@@ -1,0 +1,251 @@
+"""The loop: stopping anywhere and continuing changes nothing; errors are sentences."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+from dvae_ext.training import CheckpointError, Interrupted, RunError, RunFolder, read_checkpoint, train
+from dvae_ext.training.loop import Trainer
+
+
+def final_state(run, step=30):
+    return read_checkpoint(run.checkpoints.path(step))
+
+
+def metrics(run):
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("steps_per_second", None)
+    return lines
+
+
+def assert_same(first, second, where="state"):
+    """Equal in every bit, structure included."""
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert list(first) == list(second), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for i, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}[{i}]")
+    else:
+        assert first == second, where
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tmp_path_factory.mktemp("trained") / "whole"
+
+
+@pytest.fixture
+def uninterrupted(trained, toy_config, tmp_path):
+    """A run of 30 steps without a stop: trained once, each test has a copy."""
+    if not trained.exists():
+        train(toy_config(), RunFolder(trained))
+    shutil.copytree(trained, tmp_path / "whole")
+    return RunFolder(tmp_path / "whole")
+
+
+def stop_in(monkeypatch, method, step, signum=signal.SIGINT):
+    """Send this process a signal in the middle of a method of the trainer, once."""
+    original = getattr(Trainer, method)
+
+    def wrapped(self, *args):
+        if self.step == step and not sent:
+            sent.append(step)
+            os.kill(os.getpid(), signum)
+        return original(self, *args)
+
+    sent = []
+    monkeypatch.setattr(Trainer, method, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "signum", "stopped_at"),
+    [
+        ("update", 0, signal.SIGINT, 1),
+        ("update", 17, signal.SIGTERM, 18),
+        ("estimate_validation", 12, signal.SIGINT, 12),
+        ("estimate_validation", 30, signal.SIGINT, 30),
+        ("save", 20, signal.SIGINT, 20),
+    ],
+)
+def test_a_stopped_run_continues_bit_for_bit(
+    uninterrupted, toy_config, tmp_path, monkeypatch, method, step, signum, stopped_at
+):
+    run = RunFolder(tmp_path / "stopped")
+    stop_in(monkeypatch, method, step, signum)
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as stop:
+        train(toy_config(), run)
+    assert (stop.value.signum, stop.value.step) == (signum, stopped_at)
+    assert signal.getsignal(signum) is before
+    assert run.checkpoints.steps()[0] == stopped_at and not (run.path / "report.json").exists()
+
+    torch.manual_seed(12345)  # whatever the generator was used for in between
+    report = train(run.config(), run, resume=True)
+    assert_same(final_state(run), final_state(uninterrupted))
+    assert_same(read_checkpoint(run.checkpoints.best), read_checkpoint(uninterrupted.checkpoints.best))
+    assert metrics(run) == metrics(uninterrupted)
+    whole = json.loads((uninterrupted.path / "report.json").read_text())
+    assert json.loads(json.dumps(dataclasses.asdict(report.test))) == whole["test"]
+
+
+def test_a_torn_checkpoint_is_announced_and_the_one_before_gives_the_same(uninterrupted, toy_config, tmp_path, capsys):
+    run = RunFolder(tmp_path / "torn")
+    train(toy_config(), run)
+    newest = run.checkpoints.path(30)
+    newest.write_bytes(newest.read_bytes()[:-50])
+    train(run.config(), run, resume=True)
+    told = capsys.readouterr().err
+    assert "step-00000030.pt is torn" in told and "continuing from step 20" in told
+    assert_same(final_state(run), final_state(uninterrupted))
+    assert metrics(run) == metrics(uninterrupted)
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(uninterrupted, toy_config, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "killed")
+    original = Trainer.update
+
+    def die(self):
+        if self.step == 27:
+            raise MemoryError
+        original(self)
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(Trainer, "update", die)
+        train(toy_config(), run)
+    with open(run.path / "metrics.jsonl", "a") as stream:
+        stream.write('{"split": "train", "st')
+    train(run.config(), run, resume=True)
+    assert_same(final_state(run), final_state(uninterrupted))
+    assert metrics(run) == metrics(uninterrupted)
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_intact(toy_config, tmp_path, monkeypatch):
+    import dvae_ext.training.checkpoint as checkpoint
+
+    run = RunFolder(tmp_path / "full")
+    original = checkpoint.write_atomically
+
+    def full(path, content):
+        if path.name == "step-00000020.pt":
+            raise CheckpointError(f"cannot save {path}: No space left on device; earlier checkpoints are intact")
+        original(path, content)
+
+    with monkeypatch.context() as patched, pytest.raises(CheckpointError, match="No space left"):
+        patched.setattr(checkpoint, "write_atomically", full)
+        train(toy_config(), run)
+    assert run.checkpoints.steps() == [10]
+    assert train(run.config(), run, resume=True).steps == 30
+
+
+def test_the_best_parameters_on_validation_are_evaluated(toy_config, tmp_path, monkeypatch):
+    values = {6: -30.0, 12: -20.0, 18: -25.0, 24: -20.0, 30: -21.0}
+    original = Trainer.estimate_validation
+    monkeypatch.setattr(
+        Trainer,
+        "estimate_validation",
+        lambda self: dataclasses.replace(original(self), log_likelihood=values[self.step]),
+    )
+    run = RunFolder(tmp_path / "run")
+    report = train(toy_config(), run)
+    assert report.selected_step == 12
+    best = read_checkpoint(run.checkpoints.best)
+    assert best["step"] == 12 and best["best"] == (12, -20.0)
+    config = run.config()
+    model, step, problems = run.load_model(config, run.load_dataset(config), torch.device("cpu"))
+    assert step == 12 and not problems and not model.training
+    assert_same(dict(model.state_dict()), dict(best["model"]))
+
+    run.checkpoints.best.write_bytes(b"")
+    _, step, problems = run.load_model(config, run.load_dataset(config), torch.device("cpu"))
+    assert step == 30 and "best.pt is torn" in problems[0] and "step 30 is used instead" in problems[-1]
+
+
+def test_what_a_run_leaves(uninterrupted):
+    names = {path.name for path in uninterrupted.path.iterdir()}
+    assert names == {
+        "config.json",
+        "version.txt",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "samples",
+        "samples.png",
+        "report.json",
+        "report.md",
+    }
+    lines = metrics(uninterrupted)
+    assert [line["step"] for line in lines if line["split"] == "train"] == [4, 8, 12, 16, 20, 24, 28, 30]
+    assert [line["step"] for line in lines if line["split"] == "valid"] == [6, 12, 18, 24, 30]
+    assert all(abs(line["loss"] + line["bound"]) < 1e-3 for line in lines if line["split"] == "train")
+    report = json.loads((uninterrupted.path / "report.json").read_text())
+    assert report["test"]["num_examples"] == 300 and report["test"]["num_samples"] == 3
+    assert "test log-likelihood" in (uninterrupted.path / "report.md").read_text()
+    assert uninterrupted.checkpoints.steps() == [30, 20]
+
+
+def test_training_learns(toy_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    train(toy_config(steps=300, validate_every=150, log_every=50), run)
+    bounds = [line["bound"] for line in metrics(run) if line["split"] == "train"]
+    assert bounds[-1] > bounds[0] + 2
+
+
+def test_noise_and_order_come_from_the_seed(toy_config, tmp_path):
+    states = []
+    for i, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(i)
+        run = RunFolder(tmp_path / str(i))
+        train(toy_config(seed=seed), run)
+        states.append(final_state(run))
+    assert_same(states[0], states[1])
+    assert not torch.equal(states[0]["model"]["decoder.weight"], states[2]["model"]["decoder.weight"])
+
+
+def test_a_loss_that_is_not_finite_is_an_error(toy_config, tmp_path):
+    config = toy_config()
+    config.model_config = dataclasses.replace(config.model_config, break_at=13)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError, match="loss became nan at or shortly before step 16; the last checkpoint is of step 10"):
+        train(config, run)
+    assert run.checkpoints.steps() == [10]
+
+
+def test_folders_that_cannot_be_used(uninterrupted, toy_config, tmp_path):
+    with pytest.raises(RunError, match="whole already holds a run; continue it with --resume"):
+        train(toy_config(), uninterrupted)
+    with pytest.raises(RunError, match="empty holds no run"):
+        RunFolder(tmp_path / "empty").config()
+    (uninterrupted.path / "config.json").write_text("{}")
+    with pytest.raises(RunError, match=r"config\.json cannot be used: expected an object"):
+        uninterrupted.config()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot make the run folder"):
+        train(toy_config(), RunFolder(tmp_path / "file" / "run"))
+
+
+def test_a_checkpoint_of_another_model_is_explained(uninterrupted):
+    config = uninterrupted.config()
+    config.model_config = dataclasses.replace(config.model_config, latents=5)
+    with pytest.raises(CheckpointError, match=r"step-00000030\.pt does not fit the model in config\.json"):
+        train(config, uninterrupted, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:99", "no GPU|99 was asked for"), ("gpu", "unknown device 'gpu'"), ("meta", "'meta' is not supported")],
+)
+def test_devices_that_are_not_there(toy_config, tmp_path, device, message):
+    with pytest.raises(RunError, match=message):
+        train(toy_config(device=device), RunFolder(tmp_path / "run"))

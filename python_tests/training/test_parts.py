@@ -1,0 +1,95 @@
+"""Sheets, metric windows, metric files and the two parts of the error bar."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from dvae_ext.data import load
+from dvae_ext.training import Ranks, estimate_likelihood, image_grid, write_sheet
+from dvae_ext.training.logbook import MetricWindow, keep_lines_until
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return toy.Toy(toy.ToyConfig(), load("digits").info)
+
+
+def test_image_grid_places_every_image():
+    images = torch.arange(5).float()[:, None].expand(5, 6) / 4
+    grid = image_grid(images, (2, 3), columns=3)
+    assert grid.shape == (2 * 3 + 1, 3 * 4 + 1)
+    assert grid[1, 1] == 0 and grid[1, 5] == 64 and grid[4, 6] == 255
+    assert grid[0, 0] == grid[5, 10] == 96  # line, and the empty place at the end
+
+
+def test_sheet_is_a_png_and_leaves_the_generator_alone(model, tmp_path):
+    from matplotlib.image import imread
+
+    state = torch.get_rng_state()
+    write_sheet(tmp_path / "a.png", model, load("digits"), size=4, seed=1, device=CPU, title="a title")
+    assert torch.equal(torch.get_rng_state(), state) and model.training
+    image = imread(tmp_path / "a.png")
+    assert image.shape[0] >= 600 and image.shape[1] >= 1000 and image.std() > 0.05
+    write_sheet(tmp_path / "b.png", model, load("digits"), size=4, seed=1, device=CPU, title="a title")
+    np.testing.assert_array_equal(image, imread(tmp_path / "b.png"))
+
+
+def test_metric_window_means():
+    window = MetricWindow()
+    for value in (1.0, 2.0, 6.0):
+        window.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
+    names, mean = window.take()
+    assert names == ["a", "b"] and mean.tolist() == [3.0, -3.0]
+    window.add({"a": torch.tensor(5.0), "b": torch.tensor(0.0)})
+    assert window.take()[1].tolist() == [5.0, 0.0]
+
+
+def test_lines_of_a_later_attempt_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    keep_lines_until(path, 10)
+    assert not path.exists()
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (5, 10, 15)) + '{"step": 2')
+    keep_lines_until(path, 10)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10]
+
+
+def test_error_bar_has_two_parts(model, monkeypatch):
+    images = load("digits").test[:40]
+    plain = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
+    assert plain.num_examples == 40 and plain.log_z is None and plain.std_error == plain.data_std_error
+    estimate = SimpleNamespace(value=2.5, std_error=0.3, warnings=("swaps are rare",))
+    monkeypatch.setattr(toy.Toy, "log_partition", lambda self: estimate, raising=False)
+    shifted = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
+    assert shifted.log_likelihood == pytest.approx(plain.log_likelihood - 2.5, abs=1e-9)
+    assert shifted.data_std_error == pytest.approx(plain.data_std_error)
+    assert shifted.std_error == pytest.approx(math.hypot(plain.data_std_error, 0.3))
+    assert shifted.warnings == ("swaps are rare",) and shifted.log_z == 2.5
+
+
+def test_likelihood_is_the_importance_weighted_mean(model):
+    """One example at a time by hand, with a linear-Gaussian model whose weights are computed directly."""
+    images = load("digits").test[:6].float()
+    result = estimate_likelihood(model, images, 4000, seed=0, device=CPU, ranks=Ranks())
+    model.eval()
+    with torch.no_grad():
+        weights = model.log_weights(images, 20_000, torch.Generator().manual_seed(5)).double()
+    direct = (weights.logsumexp(0) - math.log(20_000)).mean()
+    # both estimates have a spread below 0.01 at these sample sizes (effective samples in the thousands)
+    assert result.effective_samples > 1000
+    assert abs(result.log_likelihood - direct.item()) < 0.05
+    assert model.training is False
+
+
+def test_shares_cover_everything_once():
+    rows = torch.arange(11)
+    shares = [Ranks(rank, 3).share(rows) for rank in range(3)]
+    assert torch.equal(torch.cat(shares), rows)
+    assert {len(share) for share in shares} <= {3, 4}
