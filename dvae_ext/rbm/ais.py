@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -36,7 +38,7 @@ def annealed_log_weights(
     betas = torch.linspace(0, 1, num_betas + 1, dtype=torch.float64).tolist()
     visible = bernoulli(visible_bias.expand(chains, -1))
     log_weight = (softplus(visible_bias.double()).sum() + softplus(hidden_bias.double()).sum()).expand(chains).clone()
-    for before, after in zip(betas[:-1], betas[1:], strict=True):
+    for before, after in itertools.pairwise(betas):
         field = visible @ weight
         at_after = hidden_bias + after * field
         log_weight += (softplus(at_after) - softplus(hidden_bias + before * field)).sum(1, dtype=torch.float64)
