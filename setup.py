@@ -178,7 +178,7 @@ class Build(build_ext):
         define = []
         if interpreter:
             define = ["-DDVAE_EXT_INTERPRETER"]
-            flags = ["-x c++", "-std=c++20", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+            flags = ["-x c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
             flags += [*include, *define]
             own = sorted((ROOT / "csrc" / "interpreter").glob("*.cpp"))
             interpreted = [ninja_file.compile(compiler, path, "interpreter", flags) for path in cuda_sources + own]

@@ -67,8 +67,13 @@ void elementwise_range(const Elementwise& params, bool uniform, int64_t begin, i
     }
     // Whole vectors: the surplus lanes compute on what an earlier block left there.
     const int64_t padded = (count + 31) / 32 * 32;
-    if (uniform) {
-      elementwise_block<Pass, T, true>(x, y, padded);
+    // The float passes of training earn a second instantiation; the others would only lengthen the build.
+    if constexpr (std::is_same_v<T, float>) {
+      if (uniform) {
+        elementwise_block<Pass, T, true>(x, y, padded);
+      } else {
+        elementwise_block<Pass, T, false>(x, y, padded);
+      }
     } else {
       elementwise_block<Pass, T, false>(x, y, padded);
     }

@@ -77,14 +77,11 @@ int elementwise(const Elementwise& params, void* stream) {
     constexpr int kThreads = 256;
     const bool uniform = uniform_parameters<Pass>(params);
     const bool packed = allows_packs<Pass>(params, sizeof(Storage) * kWidth, kWidth);
-    const int64_t items = packed ? params.size / kWidth : params.size;
+    const int64_t items = packed && uniform ? params.size / kWidth : params.size;
     const int64_t wanted = (items + kThreads - 1) / kThreads;
     const unsigned blocks = static_cast<unsigned>(wanted < 65536 ? wanted : 65536);
     if (packed && uniform) {
       return DVAE_EXT_LAUNCH((elementwise_kernel<Pass, Storage, true, kWidth>), blocks, kThreads, 0, stream, params);
-    }
-    if (uniform) {
-      return DVAE_EXT_LAUNCH((elementwise_kernel<Pass, Storage, true, 1>), blocks, kThreads, 0, stream, params);
     }
     return DVAE_EXT_LAUNCH((elementwise_kernel<Pass, Storage, false, 1>), blocks, kThreads, 0, stream, params);
   });
