@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "macros.h"
+#include "math/macros.h"
 
 namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {

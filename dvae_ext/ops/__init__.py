@@ -2,6 +2,7 @@
 
 from dvae_ext.ops.overlap_exponential import overlap_exponential_icdf, overlap_exponential_log_prob
 from dvae_ext.ops.overlap_logistic import overlap_logistic_icdf, overlap_logistic_log_prob
+from dvae_ext.ops.rbm_gibbs import rbm_gibbs_
 from dvae_ext.ops.rbm_log_z_exact import rbm_log_z_exact
 from dvae_ext.ops.spike_exponential import spike_exponential_icdf
 
@@ -10,6 +11,7 @@ __all__ = [
     "overlap_exponential_log_prob",
     "overlap_logistic_icdf",
     "overlap_logistic_log_prob",
+    "rbm_gibbs_",
     "rbm_log_z_exact",
     "spike_exponential_icdf",
 ]
