@@ -13,10 +13,18 @@ struct Elementwise {
   static constexpr int kMaxInputs = 11, kMaxOutputs = 6;
   const void* input[kMaxInputs];  // contiguous, `size` elements or, where `uniform`, one
   bool uniform[kMaxInputs];
+  bool wide[kMaxInputs];      // a uniform float32 beside 16-bit tensors: a number keeps its digits
   void* output[kMaxOutputs];  // contiguous, or null where nobody asked
   int64_t size;
   DType dtype;  // of all inputs and outputs
 };
+
+// The value of a uniform input, in the compute type.
+template <class T, class Storage>
+DVAE_EXT_HD T uniform_value(const Elementwise& params, int k) {
+  return params.wide[k] ? T(*static_cast<const float*>(params.input[k]))
+                        : T(math::load(*static_cast<const Storage*>(params.input[k])));
+}
 
 // ζ = value(x)
 template <class Formula>

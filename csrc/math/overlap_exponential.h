@@ -14,7 +14,7 @@ template <class T>
 struct OverlapExponential {
   T rho, logits, beta;
   T q, p, spread, norm;   // spread = sqrt(p q), norm = 1 + exp(-|logits|)
-  T e, d;                 // exp(-beta), 1 - exp(-beta)
+  T half_e, e, d;         // exp(-beta/2), exp(-beta), 1 - exp(-beta)
   T b, root;              // the quadratic's B and sqrt(B² + 4 p q E)
   T from_zero, from_one;  // 1 - exp(-beta zeta), 1 - exp(-beta (1 - zeta))
   T half_sum;             // (root + |B|) / 2
@@ -27,11 +27,12 @@ struct OverlapExponential {
     spread = decay * large;
     q = select(logits >= zero, large, small);
     p = select(logits >= zero, small, large);
+    half_e = exp(-half * beta);
     e = exp(-beta);
     d = -expm1(-beta);
     const T upper = one - rho;
     b = select(rho <= half, rho * d + (q * e - p), q - upper * d - p * e);
-    root = hypot(b, two * spread * exp(-half * beta));  // T = 2 sqrt(p q E); the product would underflow
+    root = hypot(b, two * spread * half_e);  // T = 2 sqrt(p q E); the product would underflow
     half_sum = half * (root + fabs(b));
     // One division for both quotients: the denominators add up to at least 2, so their product is safe.
     const T lower_sum = p + q * e + rho * d + root, upper_sum = q + p * e + upper * d + root;
@@ -42,7 +43,8 @@ struct OverlapExponential {
 
   DVAE_EXT_HD static T floored(T x) { return select(x < smallest_normal<T>(), smallest_normal<T>(), x); }
 
-  DVAE_EXT_HD T icdf() const {
+  // zeta and 1 - zeta, each to full relative accuracy where it is the small one.
+  DVAE_EXT_HD void ends(T& zeta, T& rest) const {
     const T half(0.5), one(1), zero(0);
     const auto near_zero = from_zero <= half, near_one = from_one <= half, falling = b <= zero;
     const auto near = near_zero | near_one;
@@ -51,10 +53,17 @@ struct OverlapExponential {
     const T u = select(near, one - a, floored(half_sum * norm));
     const T c = select(near, (one - u) - a, zero);
     const T offset = select((!near) & (falling == (logits >= zero)), fabs(logits), zero);
-    const T length = (log_corrected(u, c) + offset) / beta;
-    const T zeta = select(near_zero | ((!near_one) & falling), -length, one + length);
-    const T clamped = select(zeta < zero, zero, select(zeta > one, one, zeta));
-    return select(valid(), clamped, nan<T>());
+    const T length = -(log_corrected(u, c) + offset) / beta;
+    const T distance = select(length < zero, zero, select(length > one, one, length));
+    const auto measured_from_zero = near_zero | ((!near_one) & falling);
+    zeta = select(measured_from_zero, distance, one - distance);
+    rest = select(measured_from_zero, one - distance, distance);
+  }
+
+  DVAE_EXT_HD T icdf() const {
+    T zeta, rest;
+    ends(zeta, rest);
+    return select(valid(), zeta, nan<T>());
   }
 
   // Densities and probabilities exist for beta > 0 and rho in [0, 1]; a NaN anywhere is not valid either.
@@ -66,16 +75,23 @@ struct OverlapExponential {
     // sqrt(p q) twice: their product leaves the normal range at logits where the slope is still in it.
     return select(valid(), from_zero * from_one * (spread / floored(beta * root) * spread), nan<T>());
   }
-  DVAE_EXT_HD T d_beta(T zeta) const {
+  // -[p (zeta m - E from_zero/D) + q (E from_one/D - (1 - zeta) v)] / (beta root), where the bracket's terms are
+  // written in the quantities that are small at the nearer end.
+  DVAE_EXT_HD T d_beta() const {
     const T one(1), zero(0);
+    T zeta, rest;
+    ends(zeta, rest);
     // m = exp(-beta zeta) and v = exp(-beta (1 - zeta)) from the root of the quadratic, where the larger is exact.
-    const auto falling = b <= zero;
+    const auto falling = b <= zero, lower = from_zero <= from_one;
     const T s = floored(half_sum);
-    const T m = select(falling, s / floored(p), q * e / s);
-    const T v = select(falling, p * e / s, s / floored(q));
-    const T below = p * (zeta * select(m > one, one, m) - e * from_zero / d);
-    const T above = q * ((one - zeta) * select(v > one, one, v) - e * from_one / d);
-    return select(valid(), (above - below) / floored(beta * root), nan<T>());
+    const T small = select(falling, p, q) * half_e / s * half_e;  // exp(-beta) alone would be denormal
+    const T m = select(falling, s / floored(p), small), v = select(falling, small, s / floored(q));
+    const T near = select(lower, from_zero, from_one), length = select(lower, zeta, rest);
+    const T own = select(lower, m, v), far = select(lower, v, m);
+    const T near_term = length * select(own > one, one, own) - e * near / d;
+    const T far_term = far * (near / d - length);
+    const T slope = select(lower, q * far_term - p * near_term, q * near_term - p * far_term);
+    return select(valid(), slope / floored(beta * root), nan<T>());
   }
 };
 
@@ -137,7 +153,7 @@ struct OverlapExponentialIcdf {
     const OverlapExponential<T> at(x[0], x[1], x[2]);
     slope[0] = at.d_rho();
     slope[1] = at.d_logits();
-    slope[2] = at.d_beta(at.icdf());
+    slope[2] = at.d_beta();
   }
 };
 

@@ -41,7 +41,7 @@ struct OverlapLogistic {
     // Away from the middle the two logarithms of asinh(B/T) + logit(rho)/2 combine, and e^{-h} never appears alone.
     const T t_far = select(b >= T(0), h - log(upper) + far, log(rho) - h - far);
     const T t_near = half * (log(rho) - log(upper)) + asinh(ratio);
-    const T t = select(fabs(b) < half * t_factor, t_near, t_far);
+    const T t = select(fabs(b) <= half * t_factor, t_near, t_far);
     const T zeta = half * (mu0 + mu1) + scale * t;
     return select(valid() & (rho_ >= T(0)) & (rho_ <= one), zeta, nan<T>());
   }

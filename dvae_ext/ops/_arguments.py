@@ -36,8 +36,10 @@ def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, posit
         raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number or a tensor")
     if not math.isfinite(value) or (positive and value <= 0):
         raise ValueError(f"{op}: {argument} is {value}, expected a {'positive ' if positive else ''}finite number")
-    # full() is a fill on the device; a tensor made from a number would be a copy from the host.
-    return torch.full((), value, dtype=like.dtype, device=like.device)
+    # full() is a fill on the device; a tensor made from a number would be a copy from the host. Beside 16-bit tensors a
+    # number keeps float32's digits.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.full((), value, dtype=dtype, device=like.device)
 
 
 def elementwise_arguments(op: str, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ def _sum_to(grad: Tensor, like: Tensor) -> Tensor | None:
     """The gradient of an argument that served the whole call with one element; None where it was not asked for."""
     if grad.numel() == 0 and like.numel() != 0:
         return None
-    return grad if grad.shape == like.shape else grad.sum().reshape(like.shape)
+    return grad if grad.shape == like.shape else grad.sum(dtype=like.dtype).reshape(like.shape)
 
 
 def register(name: str, arguments: int, second_order: bool) -> None:

@@ -56,7 +56,7 @@ void elementwise_range(const Elementwise& params, bool uniform, int64_t begin, i
   alignas(64) T x[kAll][kBlock] = {};
   alignas(64) T y[Pass::kOutputs][kBlock];
   for (int k = 0; k < kAll; ++k) {
-    if (params.uniform[k]) std::fill_n(x[k], kBlock, T(math::load(*static_cast<const Storage*>(params.input[k]))));
+    if (params.uniform[k]) std::fill_n(x[k], kBlock, uniform_value<T, Storage>(params, k));
   }
   for (int64_t start = begin; start < end; start += kBlock) {
     const int64_t count = std::min(kBlock, end - start);

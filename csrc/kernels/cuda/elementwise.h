@@ -19,7 +19,7 @@ __global__ void elementwise_kernel(Elementwise params) {
   constexpr int kAll = Pass::kInputs + Pass::kParameters;
   T parameter[Pass::kParameters > 0 ? Pass::kParameters : 1];
   for (int k = 0; k < Pass::kParameters; ++k) {
-    parameter[k] = kUniform ? T(math::load(*static_cast<const Storage*>(params.input[Pass::kInputs + k]))) : T(0);
+    parameter[k] = kUniform ? uniform_value<T, Storage>(params, Pass::kInputs + k) : T(0);
   }
   const int64_t packs = params.size / kWidth;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -27,20 +27,18 @@ __global__ void elementwise_kernel(Elementwise params) {
     Pack<Storage, kWidth> in[kAll], out[Pass::kOutputs];
 #pragma unroll
     for (int k = 0; k < (kUniform ? Pass::kInputs : kAll); ++k) {
-      if (params.uniform[k]) {
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) in[k].item[j] = *static_cast<const Storage*>(params.input[k]);
-      } else {
-        in[k] = static_cast<const Pack<Storage, kWidth>*>(params.input[k])[i];
-      }
+      if (!params.uniform[k]) in[k] = static_cast<const Pack<Storage, kWidth>*>(params.input[k])[i];
     }
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
       T x[kAll], y[Pass::kOutputs];
 #pragma unroll
       for (int k = 0; k < kAll; ++k) {
-        x[k] = kUniform && k >= Pass::kInputs ? parameter[k >= Pass::kInputs ? k - Pass::kInputs : 0]
-                                              : T(math::load(in[k].item[j]));
+        if (kUniform && k >= Pass::kInputs) {
+          x[k] = parameter[k >= Pass::kInputs ? k - Pass::kInputs : 0];
+        } else {
+          x[k] = params.uniform[k] ? uniform_value<T, Storage>(params, k) : T(math::load(in[k].item[j]));
+        }
       }
       Pass::apply(x, y);
 #pragma unroll
