@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Below this β the closed forms subtract nearly equal numbers; the Taylor series are then exact to float64's last digits.
+# Below this β the closed forms subtract nearly equal numbers; the Taylor series are exact to float64's last digits.
 _SERIES_BELOW = 0.2
 
 

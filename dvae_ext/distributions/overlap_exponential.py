@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
@@ -34,7 +36,7 @@ class OverlapExponential(SmoothedBernoulli):
         True
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar = {
         "probs": constraints.unit_interval,
         "logits": constraints.real,
         "beta": constraints.positive,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class OverlapLogistic(SmoothedBernoulli):
         (torch.Size([3, 2]), tensor([0.1000, 0.9000]))
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar = {
         "probs": constraints.unit_interval,
         "logits": constraints.real,
         "mu0": constraints.real,

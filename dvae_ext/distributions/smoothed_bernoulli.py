@@ -15,8 +15,8 @@ class SmoothedBernoulli(Distribution):
     r"""Base of q(ζ) = Σ_z q(z) r(ζ|z) with z ~ Bernoulli(σ(logits)) (DVAE++ eq. 2).
 
     A subclass names the parameters of r in ``shape_parameters`` and implements ``_icdf``, ``_log_prob``, ``cdf`` and
-    ``posterior_logits``. The Bernoulli is given by exactly one of ``logits`` and ``probs``; probabilities are clamped to
-    [ε, 1 − ε] of their dtype, as torch.distributions does, so pass logits where the tails matter.
+    ``posterior_logits``. The Bernoulli is given by exactly one of ``logits`` and ``probs``; probabilities are clamped
+    to [ε, 1 − ε] of their dtype, as torch.distributions does, so pass logits where the tails matter.
 
     Raises:
         ValueError: both or none of ``logits`` and ``probs`` given; with validation, a parameter outside its constraint.
@@ -33,9 +33,12 @@ class SmoothedBernoulli(Distribution):
         parameters: Mapping[str, Tensor | float],
         validate_args: bool | None,
     ) -> None:
-        if (logits is None) == (probs is None):
+        if logits is not None and probs is None:
+            name, given = "logits", logits
+        elif probs is not None and logits is None:
+            name, given = "probs", probs
+        else:
             raise ValueError("expected exactly one of logits and probs, got " + ("none" if logits is None else "both"))
-        name, given = ("probs", probs) if logits is None else ("logits", logits)
         if isinstance(given, Tensor) and not given.is_floating_point():
             raise TypeError(f"{name}: expected a floating point tensor, got {given.dtype}")
         given, *others = broadcast_all(given, *parameters.values())
@@ -63,7 +66,7 @@ class SmoothedBernoulli(Distribution):
         new._validate_args = self._validate_args
         return new
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw ζ of shape ``sample_shape + batch_shape`` by the inverse CDF of uniforms from torch's generator."""
         dtype = self.logits.dtype
         # A uniform in bfloat16 has 8 bits: too coarse to invert. Half types draw and compute in float32.
@@ -101,5 +104,3 @@ class SmoothedBernoulli(Distribution):
         """``logits`` and the parameters of r in the order of ``shape_parameters``, cast to ``dtype`` if given."""
         values = (self.logits, *(getattr(self, name) for name in self.shape_parameters))
         return values if dtype is None else tuple(value.to(dtype) for value in values)
-
-

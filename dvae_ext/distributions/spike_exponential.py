@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +38,7 @@ class SpikeExponential(SmoothedBernoulli):
         tensor(0.7500)
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar = {
         "probs": constraints.unit_interval,
         "logits": constraints.real,
         "beta": constraints.positive,
@@ -67,9 +69,7 @@ class SpikeExponential(SmoothedBernoulli):
         """P(ζ ≤ value), broadcast against the batch shape; it starts at q(z = 0)."""
         if self._validate_args:
             self._validate_sample(value)
-        component = (
-            torch.exp(-self.beta * (1 - value)) * torch.expm1(-self.beta * value) / torch.expm1(-self.beta)
-        )
+        component = torch.exp(-self.beta * (1 - value)) * torch.expm1(-self.beta * value) / torch.expm1(-self.beta)
         return torch.sigmoid(-self.logits) + self.probs * component
 
     def posterior_logits(self, value: Tensor) -> Tensor:

@@ -24,12 +24,12 @@ class LikelihoodEstimate:
     """A lower bound on the mean log-likelihood of a data set, in nats per example.
 
     Args:
-        value: mean over the examples of log 1/K Σ_k p(x, z_k)/q(z_k|x). Its expectation is at most the mean log p(x) and
-            rises to it with K.
+        value: mean over the examples of log 1/K Σ_k p(x, z_k)/q(z_k|x). Its expectation is at most the mean log p(x)
+            and rises to it with K.
         std_error: standard error of ``value``: the spread over the examples and the error of log Z, in quadrature.
         per_example: the estimate of each example, float64 ``[N]``.
         num_samples: K.
-        effective_samples: mean over the examples of (Σ w)² / Σ w². Near 1, a single weight decides and the bound is loose.
+        effective_samples: mean over the examples of (Σ w)² / Σ w². Near 1 a single weight decides: a loose bound.
         log_z: the partition function used; None for a normalised prior.
     """
 
@@ -61,10 +61,10 @@ def log_likelihood(
     log_z: LogZEstimate | None = None,
     generator: Generator | None = None,
 ) -> LikelihoodEstimate:
-    r"""Importance-weighted log-likelihood (Burda et al. 2016) in the binary limit (DVAE++ section 7), every example alike.
+    r"""Importance-weighted log-likelihood (Burda et al. 2016) in the binary limit (DVAE++ section 7).
 
     The weights are summed as they are drawn, ``chunk`` samples of a batch at a time, so memory does not grow with
-    ``num_samples``. The model is evaluated in evaluation mode.
+    ``num_samples``. Every example counts the same. The model is evaluated in evaluation mode.
 
     Args:
         model: gives ``log_weights`` and ``log_partition``.

@@ -23,14 +23,11 @@ from dvae_ext.objectives import (
     piecewise_constant,
     rbm_kl,
 )
-from dvae_ext.rbm import RBM, LogZTracker, PersistentChains
+from dvae_ext.rbm import RBM, LogZEstimate, LogZTracker, PersistentChains, log_z
+from dvae_ext.rbm.log_z import MAX_EXACT_UNITS
 
 if TYPE_CHECKING:
     from dvae_ext.data import DataInfo
-    from dvae_ext.rbm import LogZEstimate
-
-# The largest smaller side of an RBM whose partition function is enumerated.
-MAX_EXACT_UNITS = 30
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ class DVAEConfig:
         latent_groups: units of each latent group z₁, z₂, …; group k is inferred from x and ζ of the groups before it.
         hidden: widths of the tanh layers of every encoder and of the decoder; empty for linear networks.
         smoothing: "overlap_exponential", "overlap_logistic" or "spike_exponential".
-        beta: inverse temperature of the exponential smoothings. By default the published choice for MNIST: 12 (one group,
-            linear), 14 (one group, nonlinear) or 10 for the overlapping exponential; 5 (one group) or 4 for the spike.
+        beta: inverse temperature of the exponential smoothings. By default the published choice for MNIST. Overlapping:
+            12 (one group, linear), 14 (one group, nonlinear), 10 (more groups); spike: 5 (one group), 4 (more).
         mu0: mean of r(ζ|0) of the logistic smoothing.
         mu1: mean of r(ζ|1).
         scale: scale of both.
@@ -188,13 +185,17 @@ class DVAE(Model):
         """
         mean = data_mean.flatten().to(self.input_mean)
         if mean.numel() != self.num_pixels or not bool(torch.all((mean >= 0) & (mean <= 1))):
-            raise ValueError(f"data_mean: expected {self.num_pixels} values in [0, 1], got shape {list(data_mean.shape)}")
+            raise ValueError(
+                f"data_mean: expected {self.num_pixels} values in [0, 1], got shape {list(data_mean.shape)}"
+            )
         self.input_mean.copy_(mean)
         clip = self.config.output_bias_clip
-        self.decoder[-1].bias.copy_(torch.logit(mean.clamp(clip, 1 - clip)))
+        output = self.decoder[-1]
+        assert isinstance(output, nn.Linear)
+        output.bias.copy_(torch.logit(mean.clamp(clip, 1 - clip)))
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Adam with weight decay on kernels, batch-norm scales and W, and the piecewise constant rate over ``steps``."""
+        """Adam, with weight decay on kernels, batch-norm scales and W, and a piecewise constant rate over ``steps``."""
         c = self.config
         decayed = [m.weight for m in self.modules() if isinstance(m, nn.Linear | nn.BatchNorm1d | RBM)]
         chosen = {id(p) for p in decayed}
@@ -230,19 +231,19 @@ class DVAE(Model):
             zetas.append(self.smoothing.sample(logits[-1]))
         means = [self.smoothing.posterior_mean(g, zeta) for g, zeta in zip(logits[:-1], zetas[:-1], strict=True)]
         reconstruction = bernoulli_log_likelihood(x, self._decode(zetas)).mean()
-        log_z = log_z_with_gradient(self.rbm, self.chains.visible, self.chains.hidden, self.tracker.value.to(x.dtype))
-        kl = rbm_kl(self.rbm, logits, means).mean() + log_z
+        states = self.chains.visible, self.chains.hidden
+        running = log_z_with_gradient(self.rbm, *states, self.tracker.value.to(x.dtype))
+        kl = rbm_kl(self.rbm, logits, means).mean() + running
         loss = linear_warmup(step, total_steps, self.config.kl_warmup) * kl - reconstruction
         with torch.no_grad():
-            energy = self.rbm.negative_energy_mean(self.chains.visible, self.chains.hidden)
             metrics = {
                 "bound": reconstruction - kl,
-                "kl": kl,
-                "reconstruction": reconstruction,
-                "log_z": log_z,
-                "chain_log_likelihood": energy - log_z,
+                "kl": kl.detach(),
+                "reconstruction": reconstruction.detach(),
+                "log_z": running.detach(),
+                "chain_log_likelihood": self.rbm.negative_energy_mean(*states) - running,
             }
-        return loss, {name: value.detach() for name, value in metrics.items()}
+        return loss, metrics
 
     def after_step(self, step: int) -> None:
         """Move the persistent chains to the new parameters."""
@@ -270,8 +271,6 @@ class DVAE(Model):
 
         ``method="auto"`` enumerates when the smaller side has at most 30 units and runs AIS otherwise.
         """
-        from dvae_ext.rbm import log_z
-
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "ais"
         return log_z(self.rbm, method=method, **options)

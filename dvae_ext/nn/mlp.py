@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -10,8 +11,8 @@ from torch import nn
 class MLP(nn.Sequential):
     """Tanh layers of the given widths and a linear output; no hidden widths give a linear map.
 
-    Each hidden layer is linear, batch normalisation, tanh; the output layer is not normalised (DVAE++ appendix F). Kernels
-    start as Glorot uniform, biases at zero.
+    Each hidden layer is linear, batch normalisation, tanh; the output layer is not normalised (DVAE++ appendix F).
+    Kernels start as Glorot uniform, biases at zero.
 
     Args:
         in_features: width of the input ``[B, in_features]``.
@@ -43,7 +44,7 @@ class MLP(nn.Sequential):
         if min(widths) < 1:
             raise ValueError(f"expected widths of at least 1, got {widths}")
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
+        for fan_in, fan_out in pairwise(widths[:-1]):
             layers.append(nn.Linear(fan_in, fan_out, bias=not batch_norm))  # the normalisation has a shift of its own
             if batch_norm:
                 layers.append(nn.BatchNorm1d(fan_out, momentum=momentum, eps=eps))

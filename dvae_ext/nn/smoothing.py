@@ -80,8 +80,8 @@ class SpikeSmoothing:
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         """z = 1[ζ > 0], with the gradient that the jump of z contributes to E[zᵀ W μ] (Rolfe 2016).
 
-        As q = σ(logits) grows by dq, z jumps for the uniforms in an interval of length dq, all of which have ζ = 0 on one
-        side of the jump. The average of (1 − z)/(1 − q) · dq over those with ζ = 0 is the same number, and
+        As q = σ(logits) grows by dq, z jumps for the uniforms in an interval of length dq, all of which have ζ = 0 on
+        one side of the jump. The average of (1 − z)/(1 − q) · dq over those with ζ = 0 is the same number, and
         dq/(1 − q) = q · dlogits stays bounded.
         """
         z = (zeta > 0).to(logits.dtype)

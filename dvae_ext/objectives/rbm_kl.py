@@ -16,7 +16,7 @@ def rbm_kl(rbm: RBM, logits: Sequence[Tensor], posterior_means: Sequence[Tensor]
 
     The simplified form of DVAE++ eq. 6: entropies and the biases' terms use μ = σ(logits), and a pair of units of
     different groups contributes ν W μ, the earlier one through its posterior mean ν given its ζ. Units of one group are
-    independent, so their pairs use μ W μ: with one group the term is the mean-field expression. The groups, concatenated,
+    independent, so their pairs use μ W μ: with one group the term is the mean-field expression. The groups, joined,
     fill the RBM's visible side first; a group may straddle the two sides.
 
     Args:
@@ -60,8 +60,8 @@ def rbm_kl(rbm: RBM, logits: Sequence[Tensor], posterior_means: Sequence[Tensor]
 def log_z_with_gradient(rbm: RBM, visible: Tensor, hidden: Tensor, value: Tensor | float) -> Tensor:
     """A scalar that equals ``value`` and whose gradient estimates that of log Z (DVAE++ appendix E).
 
-    The gradient is that of the mean negative energy of ``visible [C, n_visible]``, ``hidden [C, n_hidden]``, samples of the
-    RBM; it is unbiased for exact samples. No gradient flows to the samples.
+    The gradient is that of the mean negative energy of ``visible [C, n_visible]`` and ``hidden [C, n_hidden]``, samples
+    of the RBM; it is unbiased for exact samples. No gradient flows to the samples.
 
     Example:
         >>> log_z = log_z_with_gradient(RBM(3, 2), torch.ones(4, 3), torch.ones(4, 2), 1.5)

@@ -13,7 +13,8 @@ def linear_warmup(step: int, total_steps: int, fraction: float) -> float:
         [0.0, 0.5, 1.0, 1.0]
     """
     length = fraction * total_steps
-    return 1.0 if step >= length else step / length
+    # A minimum, and no branch on the step, so that one graph of torch.compile serves all steps.
+    return min(1.0, step / length) if length > 0 else 1.0
 
 
 def piecewise_constant(step: int, total_steps: int, breaks: Sequence[float], values: Sequence[float]) -> float:

@@ -14,9 +14,10 @@ from dvae_ext.rbm.rbm import RBM
 class PersistentChains(nn.Module):
     """Samples of an RBM kept up to date while it is trained (persistent contrastive divergence, DVAE++ appendix E).
 
-    The states ``visible [num_chains, n_visible]``, ``hidden [num_chains, n_hidden]`` and the random ``key`` are buffers,
-    so a chain loaded from a ``state_dict`` continues with the same draws. They start as independent fair coins. The RBM
-    is referred to, not owned: its parameters appear neither in ``parameters()`` nor in ``state_dict()`` of the chains.
+    The states ``visible [num_chains, n_visible]``, ``hidden [num_chains, n_hidden]`` and the random ``key`` are
+    buffers, so chains loaded from a ``state_dict`` continue with the same draws. They start as independent fair coins.
+    The RBM is referred to, not owned: its parameters are neither in ``parameters()`` nor in ``state_dict()`` of the
+    chains.
 
     Args:
         rbm: the RBM to sample.

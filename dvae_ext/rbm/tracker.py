@@ -11,10 +11,10 @@ from dvae_ext.rbm.rbm import RBM, sufficient_statistics
 class LogZTracker(nn.Module):
     r"""Follows log Z along the path of the parameters by the trapezoid rule.
 
-    d log Z = E_p[d(−E)], so an update from θ to θ′ changes log Z by about (θ′ − θ)ᵀ (s + s′)/2, where s and s′ are the mean
-    sufficient statistics of the chains at θ and θ′. The start is exact when the RBM starts with zero weights, as it does
-    by default. The value inherits the sampling noise and the lag of the chains: it makes a training curve readable and
-    is no substitute for :func:`dvae_ext.rbm.log_z`. All state is in buffers, so ``state_dict`` resumes it.
+    d log Z = E_p[d(−E)], so an update from θ to θ′ changes log Z by about (θ′ − θ)ᵀ (s + s′)/2, where s and s′ are the
+    mean sufficient statistics of the chains at θ and θ′. The start is exact when the RBM starts with zero weights, as
+    it does by default. The value inherits the sampling noise and the lag of the chains: it makes a training curve
+    readable and is no substitute for :func:`dvae_ext.rbm.log_z`. All state is in buffers, so ``state_dict`` resumes it.
 
     Raises:
         ValueError: the RBM does not start with zero weights.
@@ -51,7 +51,7 @@ class LogZTracker(nn.Module):
 
     @torch.no_grad()
     def update(self, rbm: RBM, visible: Tensor, hidden: Tensor) -> Tensor:
-        """Account for one parameter update; ``visible`` and ``hidden`` are chain states moved since. Returns the value."""
+        """Account for one update of the parameters; ``visible``, ``hidden`` are the states since. Returns the value."""
         new = self._entries(rbm, visible, hidden)
         pairs = (("weight", "correlation"), ("visible_bias", "visible_mean"), ("hidden_bias", "hidden_mean"))
         for parameter, statistic in pairs:

@@ -15,7 +15,8 @@ def test_layers() -> None:
     assert [type(layer) for layer in MLP(5, [4], 3, batch_norm=False)] == [nn.Linear, nn.Tanh, nn.Linear]
     network = MLP(5, [4, 6], 3)
     norm = network[1]
-    assert norm.momentum == 0.2 and norm.eps == 1e-2
+    assert norm.momentum == 0.2
+    assert norm.eps == 1e-2
     assert network(torch.randn(7, 5)).shape == (7, 3)
 
 

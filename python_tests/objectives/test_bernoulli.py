@@ -22,7 +22,9 @@ def test_terms_and_gradients_are_finite_at_saturation() -> None:
     logits = torch.tensor([-200.0, -30.0, 0.0, 30.0, 200.0], requires_grad=True)
     loss = bernoulli_kl(logits, torch.zeros(5)) - bernoulli_log_likelihood(torch.ones(5), logits)
     loss.backward()
-    assert logits.grad is not None and bool(torch.isfinite(logits.grad).all()) and bool(torch.isfinite(loss))
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
+    assert bool(torch.isfinite(loss))
 
 
 def test_schedules() -> None:

@@ -24,7 +24,7 @@ SMOOTHINGS: dict[str, Smoothing] = {
 }
 
 
-def quadrature(smoothing: str, count: int = 14) -> tuple[Tensor, Tensor]:
+def quadrature(smoothing: str, count: int = 12) -> tuple[Tensor, Tensor]:
     """Nodes of one ζ ``[n]`` and the masses r(ζ|z) dζ of z = 0 and z = 1 ``[2, n]``."""
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(count))
     zeta, weights = (nodes + 1) / 2, weights / 2
