@@ -1,6 +1,9 @@
 """Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
 
+import os
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -61,9 +64,15 @@ def gradients_are_averaged(folder):
 
 if __name__ == "__main__":
     base = Path(sys.argv[1])
-    if sys.argv[2] == "gradients":
-        gradients_are_averaged(base)
-    else:
-        run = RunFolder(base)
-        resume = sys.argv[2] == "resume"
-        train(run.config() if resume else settings(), run, resume=resume)
+    gradients_are_averaged(base / "unused")
+    run = RunFolder(base / "whole")
+    train(settings(), run)
+    stopped = RunFolder(base / "stopped")
+    first = int(os.environ["RANK"]) == 0
+    if first:
+        shutil.copytree(run.path, stopped.path)
+        stopped.checkpoints.path(12).unlink()
+        (base / "copied").touch()
+    while not (base / "copied").exists():
+        time.sleep(0.05)
+    train(stopped.config(), stopped, resume=True)
