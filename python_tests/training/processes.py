@@ -1,9 +1,7 @@
 """Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
 
-import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -34,9 +32,9 @@ def settings():
     return config
 
 
-def gradients_are_averaged(folder):
+def gradients_are_averaged(folder, ranks):
     """DDP's gradient against the mean of those that the processes compute alone."""
-    with process_group(torch.device("cpu")) as ranks, Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         trainer = Trainer(settings(), RunFolder(folder), ranks, torch.device("cpu"), interrupts)
         parameters = list(trainer.model.parameters())
         for copies in zip(*ranks.gather([p.detach() for p in parameters]), strict=True):
@@ -62,17 +60,17 @@ def gradients_are_averaged(folder):
             assert torch.equal(buffer, kept), "chains are not overwritten by those of the first process"
 
 
+def main(base):
+    with process_group(torch.device("cpu")) as ranks:
+        gradients_are_averaged(base / "unused", ranks)
+        run, stopped = RunFolder(base / "whole"), RunFolder(base / "stopped")
+        train(settings(), run)
+        if ranks.first:
+            shutil.copytree(run.path, stopped.path)
+            stopped.checkpoints.path(12).unlink()
+        ranks.gather(None)  # the second process waits for the copy
+        train(stopped.config(), stopped, resume=True)
+
+
 if __name__ == "__main__":
-    base = Path(sys.argv[1])
-    gradients_are_averaged(base / "unused")
-    run = RunFolder(base / "whole")
-    train(settings(), run)
-    stopped = RunFolder(base / "stopped")
-    first = int(os.environ["RANK"]) == 0
-    if first:
-        shutil.copytree(run.path, stopped.path)
-        stopped.checkpoints.path(12).unlink()
-        (base / "copied").touch()
-    while not (base / "copied").exists():
-        time.sleep(0.05)
-    train(stopped.config(), stopped, resume=True)
+    main(Path(sys.argv[1]))
