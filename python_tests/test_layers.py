@@ -55,7 +55,7 @@ def python_imports(path):
             names = [arg.value for arg in ast.walk(node) if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "dvae_ext" and len(parts) > 1 and not parts[1].startswith("__"):
+            if parts[0] == "dvae_ext" and len(parts) > 1 and parts[1] and not parts[1].startswith("__"):
                 yield parts[1]
 
 

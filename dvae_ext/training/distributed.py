@@ -82,7 +82,10 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that torchrun started; a process without torchrun is alone."""
+    """Join the processes that torchrun started, unless that is done; a process without torchrun is alone."""
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks()
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ class Likelihood:
         data_std_error: Standard error of the mean over the images.
         log_z: Estimate of the prior's log partition function; None for a normalised prior.
         log_z_std_error: Its standard error; 0 where it is exact.
+        log_z_method: How it was computed.
         num_examples: Images.
         num_samples: Importance samples for each image.
         effective_samples: Mean effective number of them; near 1 a single sample decides and the bound is loose.
@@ -41,16 +41,15 @@ class Likelihood:
     data_std_error: float
     log_z: float | None
     log_z_std_error: float
+    log_z_method: str | None
     num_examples: int
     num_samples: int
     effective_samples: float
     warnings: tuple[str, ...] = field(default=())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, float]:
         """The numbers, for a line of metrics."""
-        numbers = asdict(self)
-        del numbers["warnings"]
-        return {name: value for name, value in numbers.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
 
 
 def estimate_likelihood(
@@ -83,6 +82,7 @@ def estimate_likelihood(
         data_std_error=data_std_error,
         log_z=None if log_z is None else float(log_z.value),
         log_z_std_error=log_z_std_error,
+        log_z_method=None if log_z is None else log_z.method,
         num_examples=len(values),
         num_samples=num_samples,
         effective_samples=effective,

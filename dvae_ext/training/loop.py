@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -76,8 +77,11 @@ class Trainer:
         self.model.train()
         self.loss: nn.Module = self.model  # its forward is the training loss
         if ranks.world_size > 1:
-            # Buffers stay apart: every process has its own persistent chains.
-            self.loss = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
+            # Buffers stay apart: every process has its own persistent chains. torch 2.13 announces another name for
+            # this and advises to keep the old one where buffers must not be made equal at the start either.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+                self.loss = nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimizer, self.scheduler = self.model.optimizer(settings.steps)
         self.window = MetricWindow()
         self.step = 0

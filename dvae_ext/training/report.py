@@ -62,8 +62,7 @@ class Report:
             ("  of the test set", f"± {test.data_std_error:.3f} over {test.num_examples:,} images"),
         ]
         if test.log_z is not None:
-            error = f"± {test.log_z_std_error:.3f}" if test.log_z_std_error else "exact"
-            rows.append(("  of log Z", f"{error} (log Z = {test.log_z:.3f})"))
+            rows.append(("  of log Z", f"± {test.log_z_std_error:.3f} (log Z = {test.log_z:.3f}, {test.log_z_method})"))
         rows.append(("importance samples", f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents"))
         rows += [("warning", warning) for warning in test.warnings]
         return rows + [("note", note) for note in self.notes]

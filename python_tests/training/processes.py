@@ -1,5 +1,6 @@
 """Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def settings():
     return config
 
 
-def gradients_are_averaged(folder):
+def gradients_are_averaged(folder, ranks):
     """DDP's gradient against the mean of those that the processes compute alone."""
-    with process_group(torch.device("cpu")) as ranks, Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         trainer = Trainer(settings(), RunFolder(folder), ranks, torch.device("cpu"), interrupts)
         parameters = list(trainer.model.parameters())
         for copies in zip(*ranks.gather([p.detach() for p in parameters]), strict=True):
@@ -59,11 +60,17 @@ def gradients_are_averaged(folder):
             assert torch.equal(buffer, kept), "chains are not overwritten by those of the first process"
 
 
+def main(base):
+    with process_group(torch.device("cpu")) as ranks:
+        gradients_are_averaged(base / "unused", ranks)
+        run, stopped = RunFolder(base / "whole"), RunFolder(base / "stopped")
+        train(settings(), run)
+        if ranks.first:
+            shutil.copytree(run.path, stopped.path)
+            stopped.checkpoints.path(12).unlink()
+        ranks.gather(None)  # the second process waits for the copy
+        train(stopped.config(), stopped, resume=True)
+
+
 if __name__ == "__main__":
-    base = Path(sys.argv[1])
-    if sys.argv[2] == "gradients":
-        gradients_are_averaged(base)
-    else:
-        run = RunFolder(base)
-        resume = sys.argv[2] == "resume"
-        train(run.config() if resume else settings(), run, resume=resume)
+    main(Path(sys.argv[1]))

@@ -65,13 +65,14 @@ def test_error_bar_has_two_parts(model, monkeypatch):
     images = load("digits").test[:40]
     plain = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
     assert plain.num_examples == 40 and plain.log_z is None and plain.std_error == plain.data_std_error
-    estimate = SimpleNamespace(value=2.5, std_error=0.3, warnings=("swaps are rare",))
+    estimate = SimpleNamespace(value=2.5, std_error=0.3, method="ais", warnings=("swaps are rare",))
     monkeypatch.setattr(toy.Toy, "log_partition", lambda self: estimate, raising=False)
     shifted = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
     assert shifted.log_likelihood == pytest.approx(plain.log_likelihood - 2.5, abs=1e-9)
     assert shifted.data_std_error == pytest.approx(plain.data_std_error)
     assert shifted.std_error == pytest.approx(math.hypot(plain.data_std_error, 0.3))
-    assert shifted.warnings == ("swaps are rare",) and shifted.log_z == 2.5
+    assert shifted.warnings == ("swaps are rare",) and shifted.log_z == 2.5 and shifted.log_z_method == "ais"
+    assert "log_z_method" not in shifted.as_dict() and shifted.as_dict()["log_z"] == 2.5
 
 
 def test_likelihood_is_the_importance_weighted_mean(model):

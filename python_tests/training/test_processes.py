@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,31 +15,31 @@ from dvae_ext.training import CheckpointError, RunFolder, read_checkpoint, train
 HERE = Path(__file__).parent
 
 
-def torchrun(*arguments):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two processes: compare gradients (assertions there), train, and continue a copy from its first checkpoint."""
+    base = tmp_path_factory.mktemp("processes")
     paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(HERE / "processes.py"), *map(str, arguments)],
+    launched = subprocess.Popen(
+        [*command, str(HERE / "processes.py"), str(base)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        output, _ = launched.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(launched.pid, signal.SIGKILL)  # torchrun and its children
+        raise
+    assert launched.returncode == 0, output
+    return base
 
 
-def test_gradients_are_averaged_and_chains_stay_apart(tmp_path):
-    torchrun(tmp_path / "run", "gradients")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes") / "run"
-    torchrun(folder, "train")
-    return RunFolder(folder)
-
-
-def test_a_run_of_two_processes_is_whole(run):
+def test_a_run_of_two_processes_is_whole(folder):
+    run = RunFolder(folder / "whole")
     final = read_checkpoint(run.checkpoints.path(12))
     chains = [rank["buffers"]["chains"] for rank in final["ranks"]]
     assert len(chains) == 2 and not torch.equal(*chains)
@@ -49,17 +50,16 @@ def test_a_run_of_two_processes_is_whole(run):
     assert lines[1]["num_examples"] == 51
 
 
-def test_it_resumes_and_gives_the_same(run):
-    before = read_checkpoint(run.checkpoints.path(12))
-    run.checkpoints.path(12).unlink()
-    torchrun(run.path, "resume")
-    after = read_checkpoint(run.checkpoints.path(12))
+def test_it_resumes_and_gives_the_same(folder):
+    before = read_checkpoint(RunFolder(folder / "whole").checkpoints.path(12))
+    after = read_checkpoint(RunFolder(folder / "stopped").checkpoints.path(12))
     for name, value in before["model"].items():
         assert torch.equal(value, after["model"][name]), name
     for first, second in zip(before["ranks"], after["ranks"], strict=True):
         assert torch.equal(first["rng"], second["rng"])
 
 
-def test_another_number_of_processes_is_refused(run):
+def test_another_number_of_processes_is_refused(folder):
+    run = RunFolder(folder / "whole")
     with pytest.raises(CheckpointError, match="was written by 2 process.*this run has 1; resume with torchrun"):
         train(run.config(), run, resume=True)

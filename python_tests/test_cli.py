@@ -1,0 +1,178 @@
+"""The command line: what it teaches, what it refuses, and the way from training to samples."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dvae_ext import cli
+from dvae_ext.data import DATASETS
+from dvae_ext.models import MODELS
+from dvae_ext.training import RunFolder, TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "--steps 12 --log-every 4 --validate-every 6 --checkpoint-every 6 --valid-samples 2 --valid-examples 20 "
+    "--test-samples 5 --latent-groups 6 --hidden 8 --num-chains 10 --sweeps 2 --generation-sweeps 5 --device cpu"
+).split()
+
+
+def fails(capsys, *args):
+    """Exit status 2 and exactly one sentence; returns it."""
+    assert cli.main(list(map(str, args))) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dvae-ext: error: ") and "Traceback" not in err and err.count("\n") == 1
+    return err
+
+
+def test_help_teaches(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in cli.COMMANDS) and "--resume RUN" in out
+    assert cli.main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    for name, spec in MODELS.items():
+        assert name in out and all(preset in out for preset in spec.presets)
+    assert all(name in out for name in DATASETS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_field_is_an_option_with_help(model, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", model, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    own = set(MODELS[model].config_class.__dataclass_fields__)
+    general = set(TrainingConfig.__dataclass_fields__) | set(cli.TrainOptions.__dataclass_fields__)
+    assert not own & general, "a field of the model would hide a general option"
+    for name in own | general:
+        option = name.replace("_", "-")
+        assert re.search(rf"--(no-)?{option}\b", out), name
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fly"], "unknown command 'fly'; known: train, evaluate, sample"),
+        (["train"], "name the model first: .*known: dvae"),
+        (["train", "vae"], "unknown model 'vae'; known: dvae"),
+        (["train", "dvae", "--preset", "3-linear"], "unknown preset of model dvae '3-linear'; known: 1-linear, 2-linear"),
+        (["train", "dvae", "--data", "svhn"], "unknown data set 'svhn'; known: digits"),
+        (["train", "dvae", "--data", "mnist"], "data set mnist is read from files: give their folder with --data-dir"),
+        (["train", "dvae", "--data", "mnist", "--data-dir", "/nowhere"], "data directory /nowhere does not exist"),
+        (["train", "dvae", "--data", "mnist-static", "--binarisation", "dynamic"], "it has: static"),
+        (["train", "dvae", "--beta", "-1"], "beta: expected a positive number, got -1.0"),
+        (["train", "dvae", "--steps", "0"], "training.steps must be at least 1, got 0"),
+        (["train", "dvae", "--batch-size", "5000"], "needs 5000 training images, the data set has 1297"),
+        (["train", "--resume", "/nowhere"], "/nowhere holds no run"),
+        (["evaluate", "/nowhere"], "/nowhere holds no run"),
+        (["evaluate", "/nowhere", "--samples", "0"], "--samples must be at least 1, got 0"),
+        (["sample", "/nowhere"], "/nowhere holds no run"),
+        (["sample", "/nowhere", "--size", "1"], "--size must be at least 2, got 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, fails(capsys, *args))
+
+
+@pytest.mark.parametrize("args", [["train", "dvae", "--stepz", "3"], ["train", "dvae", "--steps", "many"], ["evaluate"]])
+def test_unknown_options_and_values_exit_with_2(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_presets_give_defaults_that_options_override():
+    config, out = cli.parse_train("dvae", ["--preset", "2-linear", "--data", "mnist-static", "--sweeps", "7"])
+    assert config.model_config.latent_groups == (200, 200) and config.model_config.hidden == ()
+    assert config.model_config.sweeps == 7 and config.training.steps == 20_000 and out is None
+    digits, _ = cli.parse_train("dvae", ["--latent-groups", "8", "8", "--smoothing", "spike_exponential", "--seed", "5"])
+    assert digits.preset == "digits" and digits.model_config.latent_groups == (8, 8) and digits.training.seed == 5
+    # beta depends on the smoothing: resolved after the options are in
+    spike, _ = cli.parse_train("dvae", ["--preset", "1-linear", "--smoothing", "spike_exponential"])
+    assert spike.model_config.beta == 5.0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(["train", "dvae", "--out", str(folder), *SMALL]) == 0
+    return RunFolder(folder)
+
+
+def test_train_evaluate_sample(run, capsys, tmp_path):
+    report = json.loads((run.path / "report.json").read_text())
+    assert report["test"]["num_samples"] == 5 and report["test"]["log_z_method"] == "exact"
+    assert cli.main(["evaluate", str(run.path), "--samples", "7"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"test log-likelihood +-\d+\.\d+ ± \d+\.\d+ nats", out) and "7 for each image" in out
+    assert json.loads((run.path / "report.json").read_text())["test"]["num_samples"] == 7
+
+    sheet = tmp_path / "sheet.png"
+    assert cli.main(["sample", str(run.path), "--out", str(sheet), "--size", "3"]) == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_resume_of_a_finished_run_gives_the_same_report(run, capsys):
+    before = json.loads((run.path / "report.json").read_text())["test"]["log_z"]
+    assert cli.main(["train", "--resume", str(run.path)]) == 0
+    assert "test log-likelihood" in capsys.readouterr().out
+    assert json.loads((run.path / "report.json").read_text())["test"]["log_z"] == before
+    fails(capsys, "train", "dvae", "--out", run.path, *SMALL)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--resume", str(run.path), "--steps", "50"])
+    assert stop.value.code == 2
+
+
+def test_a_run_without_usable_checkpoints(run, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    for path in (copy / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    assert "no usable checkpoint" in fails(capsys, "sample", copy)
+    assert "no usable checkpoint" in fails(capsys, "train", "--resume", copy)
+
+
+def test_new_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, _ = cli.parse_train("dvae", [])
+    assert cli.new_folder(config) == Path("runs/dvae-digits")
+    (tmp_path / "runs" / "dvae-digits").mkdir(parents=True)
+    assert cli.new_folder(config) == Path("runs/dvae-digits-2")
+
+
+def test_ctrl_c_in_a_real_process_leaves_a_resumable_run(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "dvae_ext.cli"]
+    options = [*SMALL, "--steps", "100000", "--validate-every", "100000", "--checkpoint-every", "100000"]
+    process = subprocess.Popen(
+        [*command, "train", "dvae", "--out", str(run), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        metrics = run / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGINT
+    assert f"Continue with: dvae-ext train --resume {run}" in err and "Traceback" not in err
+    assert RunFolder(run).checkpoints.steps()
