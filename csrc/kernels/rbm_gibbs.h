@@ -25,11 +25,11 @@ struct RbmGibbs {
 };
 
 enum RbmGibbsProblem : uint32_t {
-  kRbmGibbsVisible = 1,       // a state is neither 0 nor 1
-  kRbmGibbsHidden = 2,        // a state is neither 0 nor 1
-  kRbmGibbsWeight = 4,        // not finite
-  kRbmGibbsVisibleBias = 8,   // NaN
-  kRbmGibbsHiddenBias = 16,   // NaN
+  kRbmGibbsVisible = 1,      // a state is neither 0 nor 1
+  kRbmGibbsHidden = 2,       // a state is neither 0 nor 1
+  kRbmGibbsWeight = 4,       // not finite
+  kRbmGibbsVisibleBias = 8,  // NaN
+  kRbmGibbsHiddenBias = 16,  // NaN
 };
 
 // Counter word 0 of the draws for units 4 b ... 4 b + 3 is b, with this bit set for the visible half-sweep.
