@@ -48,7 +48,8 @@ struct HalfSweep {
         bias(round_up(outputs, 4)) {}
 };
 
-// Fills rows [begin, end) of a half-sweep; element (input i, output j) of the source lies at i * input_step + j * output_step.
+// Fills rows [begin, end) of a half-sweep; element (input i, output j) of the source lies at i * input_step + j *
+// output_step.
 template <class T>
 void pack_rows(const HalfSweep<T>& half, const T* weight, int64_t input_step, int64_t output_step, const T* bias,
                int64_t begin, int64_t end) {

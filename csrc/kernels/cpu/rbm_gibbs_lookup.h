@@ -25,8 +25,8 @@ constexpr int kLanes = 16;          // chains per register
 constexpr int kInputsPerTable = 5;  // vpermi2ps reads 5 bits of an index and ignores the others
 constexpr int kTablesPerWord = 4;   // one in each byte of a word: an unaligned load does the shifting
 constexpr int kUnitsPerWord = kInputsPerTable * kTablesPerWord;
-constexpr int kOutputs = 4;           // at a time: the units that share a Philox call
-constexpr int kMaxGroupsPerBlock = 5;  // groups of 16 chains whose fields are in registers together
+constexpr int kOutputs = 4;              // at a time: the units that share a Philox call
+constexpr int kMaxGroupsPerBlock = 5;    // groups of 16 chains whose fields are in registers together
 constexpr int64_t kGroupsPerChunk = 40;  // fields of 4 outputs stay in the L1 cache, states in the L2 cache
 constexpr int64_t kTablesPerTile = 24;   // tables of 4 outputs that stay in the L1 cache
 
@@ -209,7 +209,8 @@ inline __mmask16 bernoulli(__m512 field, __m512i word) {
   e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(2.4022235e-1f));
   e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(6.9314706e-1f));
   e = _mm512_fmadd_ps(e, r, one);
-  e = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
+  e = _mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
   return _mm512_cmp_ps_mask(_mm512_mul_ps(uniform, _mm512_add_ps(one, e)), one, _CMP_LT_OQ);
 }
 
@@ -309,8 +310,7 @@ void unpack_states(const PackedStates& packed, int64_t chains, int64_t units, St
       const int count = static_cast<int>(std::min<int64_t>(kUnitsPerWord, units - word * kUnitsPerWord));
       const uint32_t bits = packed.at(chain / kLanes, word)[chain % kLanes];
       for (int i = 0; i < count; ++i) {
-        row[word * kUnitsPerWord + i] =
-            math::store<State>(static_cast<math::compute_t<State>>(bits >> bit_of(i) & 1u));
+        row[word * kUnitsPerWord + i] = math::store<State>(static_cast<math::compute_t<State>>(bits >> bit_of(i) & 1u));
       }
     }
   }

@@ -64,10 +64,10 @@ void half_sweep(const HalfSweep<T>& half, const LaneStates<T>& inputs, const Lan
       std::memcpy(fields, sum, sizeof(fields));
       uint32_t words[kOutputs][kWidth];
       for (int lane = 0; lane < kWidth; ++lane) {
-        const math::Words4 draw = math::philox4x32(
-            static_cast<uint32_t>(first / kOutputs) | half.stream,
-            first_chain + static_cast<uint32_t>(group * kWidth + lane), static_cast<uint32_t>(step),
-            static_cast<uint32_t>(step >> 32), static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+        const math::Words4 draw = math::philox4x32(static_cast<uint32_t>(first / kOutputs) | half.stream,
+                                                   first_chain + static_cast<uint32_t>(group * kWidth + lane),
+                                                   static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
+                                                   static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
         words[0][lane] = draw.x;
         words[1][lane] = draw.y;
         words[2][lane] = draw.z;
@@ -99,7 +99,8 @@ void sample_chunk(const RbmGibbs& p, const HalfSweep<T>& to_hidden, const HalfSw
   std::fill(visible.values, visible.at(groups, 0), T(0));
   for (int64_t chain = 0; chain < chains; ++chain) {
     for (int64_t i = 0; i < p.n_visible; ++i) {
-      visible.at(chain / kWidth, i)[chain % kWidth] = static_cast<T>(math::load(visible_states[chain * p.n_visible + i]));
+      visible.at(chain / kWidth, i)[chain % kWidth] =
+          static_cast<T>(math::load(visible_states[chain * p.n_visible + i]));
     }
   }
   for (int64_t sweep = 0; sweep < p.sweeps; ++sweep) {

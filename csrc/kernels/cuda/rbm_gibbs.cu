@@ -90,8 +90,8 @@ __device__ __forceinline__ void put(void* states, int64_t index, bool on) {
 // directions.
 template <class T>
 __device__ void resident_half_sweep(const T* weight, int64_t input_step, int64_t output_step, int64_t inputs,
-                                    int64_t outputs, const T* bias, const ChainStates<T>* from,
-                                    ChainStates<T>* to, const Draws& draws) {
+                                    int64_t outputs, const T* bias, const ChainStates<T>* from, ChainStates<T>* to,
+                                    const Draws& draws) {
   for (int64_t base = 0; base < outputs; base += blockDim.x) {
     const int64_t unit = base + threadIdx.x;
     const bool valid = unit < outputs;
@@ -157,9 +157,9 @@ __global__ void __launch_bounds__(kMaxThreads, 2) rbm_gibbs_resident_kernel(RbmG
 // ones. The place of (input i, output o) is i * input_pitch + o * output_pitch.
 template <class T>
 struct TileLayout {
-  int64_t inputs, outputs;            // of the layer
-  int64_t input_step, output_step;    // in the weight matrix: one of them is 1
-  int input_pitch, output_pitch;      // in the tile
+  int64_t inputs, outputs;          // of the layer
+  int64_t input_step, output_step;  // in the weight matrix: one of them is 1
+  int input_pitch, output_pitch;    // in the tile
 };
 
 template <class T>
