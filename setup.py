@@ -180,8 +180,11 @@ class Build(build_ext):
             define = ["-DDVAE_EXT_INTERPRETER"]
             flags = ["-x c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
             flags += [*include, *define]
+            # No sanitizer's library is linked: the interpreter itself takes the calls that these put into the kernels.
+            watched = [*flags, "-fsanitize=thread,alignment,bounds,null"]
             own = sorted((ROOT / "csrc" / "interpreter").glob("*.cpp"))
-            interpreted = [ninja_file.compile(compiler, path, "interpreter", flags) for path in cuda_sources + own]
+            interpreted = [ninja_file.compile(compiler, path, "interpreter", flags) for path in own]
+            interpreted += [ninja_file.compile(compiler, path, "interpreter", watched) for path in cuda_sources]
         objects = [
             ninja_file.compile(compiler, path, "binding", COMMON + include + torch_flags + define) for path in bindings
         ]

@@ -16,7 +16,7 @@ namespace detail {
 template <class T>
 void before_atomic(const T* address, Site site) {
   check_aligned(address, sizeof(T), site);
-  spin_point(site);
+  spin_point();
 }
 
 // Replaces *address by update(old); the old value.
@@ -27,8 +27,7 @@ T replace(T* address, Site site, const Update& update) {
   static_assert(sizeof(T) == sizeof(Bits));
   Bits* bits = reinterpret_cast<Bits*>(address);
   Bits old = __atomic_load_n(bits, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(bits, &old,
-                                      std::bit_cast<Bits>(update(std::bit_cast<T>(old))), false,
+  while (!__atomic_compare_exchange_n(bits, &old, std::bit_cast<Bits>(update(std::bit_cast<T>(old))), false,
                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return std::bit_cast<T>(old);
@@ -37,8 +36,7 @@ T replace(T* address, Site site, const Update& update) {
 }  // namespace detail
 
 template <class T>
-concept AtomicInteger =
-    std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, unsigned long long>;
+concept AtomicInteger = std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, unsigned long long>;
 
 template <class T>
 concept AtomicWide = AtomicInteger<T> || std::same_as<T, long long>;
@@ -79,8 +77,7 @@ T atomicExch(T* address, std::type_identity_t<T> value, Site site = Site::curren
 }
 
 template <AtomicInteger T>
-T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value,
-            Site site = Site::current()) {
+T atomicCAS(T* address, std::type_identity_t<T> compare, std::type_identity_t<T> value, Site site = Site::current()) {
   detail::before_atomic(address, site);
   __atomic_compare_exchange_n(address, &compare, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return compare;

@@ -41,26 +41,25 @@ inline constexpr int warpSize = 32;
   static_assert(alignof(type) <= 16, "dynamic shared memory is aligned to 16"); \
   type* const name = static_cast<type*>(::dvae_ext::interpreter::current.dynamic_shared)
 
-#define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                           \
-  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), false, kernel, grid, block, \
-                          shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+#define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                         \
+  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), false, kernel, grid, block, shared_bytes, \
+                          stream __VA_OPT__(, ) __VA_ARGS__)
 
-#define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)              \
-  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), true, kernel, grid, block, \
-                          shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+#define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                            \
+  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), true, kernel, grid, block, shared_bytes, \
+                          stream __VA_OPT__(, ) __VA_ARGS__)
 
 #pragma GCC visibility push(hidden)
 
 namespace dvae_ext::gpu {
 
 template <class... Parameters, class... Arguments>
-int launch(const char* name, interpreter::Site site, bool cooperative,
-           void (*kernel)(Parameters...), interpreter::dim3 grid, interpreter::dim3 block,
-           std::size_t shared_bytes, void* /*stream*/, Arguments&&... arguments) {
+int launch(const char* name, interpreter::Site site, bool cooperative, void (*kernel)(Parameters...),
+           interpreter::dim3 grid, interpreter::dim3 block, std::size_t shared_bytes, void* /*stream*/,
+           Arguments&&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...),
                 "a kernel's parameters are copied to the device as bytes");
-  const std::tuple<void (*)(Parameters...), Parameters...> call(
-      kernel, static_cast<Parameters>(arguments)...);
+  const std::tuple<void (*)(Parameters...), Parameters...> call(kernel, static_cast<Parameters>(arguments)...);
   interpreter::Launch launch{};
   launch.kernel = name;
   launch.site = site;

@@ -16,6 +16,8 @@
 // DVAE_EXT_INTERPRETER_TSAN: the kernels are built with -fsanitize=thread, this file is not.
 #if defined(DVAE_EXT_INTERPRETER_TSAN)
 #include <sanitizer/tsan_interface.h>
+extern "C" void __tsan_read_range(void* address, std::size_t bytes);
+extern "C" void __tsan_write_range(void* address, std::size_t bytes);
 extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
 extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
 extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
@@ -42,9 +44,20 @@ std::size_t page_bytes() {
   return bytes;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+// Of the OS thread's own stack: the first fiber learns them.
+const void* launching_stack_bottom = nullptr;
+std::size_t launching_stack_size = 0;
+#endif
+
 std::size_t stride() { return kStackBytes + page_bytes(); }
 
 }  // namespace
+
+Stacks& Stacks::all() {
+  static Stacks stacks;
+  return stacks;
+}
 
 Stacks::~Stacks() {
   for (void* chunk : chunks_) munmap(chunk, kStacksPerChunk * stride());
@@ -122,9 +135,7 @@ extern "C" void dvae_ext_interpreter_jump(void** save, void* load);
 
 namespace {
 
-void jump(Context& from, Context& to) {
-  dvae_ext_interpreter_jump(&from.stack_pointer, to.stack_pointer);
-}
+void jump(Context& from, Context& to) { dvae_ext_interpreter_jump(&from.stack_pointer, to.stack_pointer); }
 
 void prepare_machine(Context& context, void (*entry)()) {
   auto top = reinterpret_cast<std::uintptr_t>(context.stack_bottom) + context.stack_size;
@@ -157,7 +168,9 @@ void Stacks::prepare(std::size_t index, Context& context, void (*entry)()) {
 
 void switch_context(Context& from, Context& to) {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(&from.asan_fake_stack, to.stack_bottom, to.stack_size);
+  const bool to_launching = to.stack_bottom == nullptr;
+  __sanitizer_start_switch_fiber(&from.asan_fake_stack, to_launching ? launching_stack_bottom : to.stack_bottom,
+                                 to_launching ? launching_stack_size : to.stack_size);
 #endif
 #if defined(DVAE_EXT_INTERPRETER_TSAN)
   if (from.tsan_fiber == nullptr) from.tsan_fiber = __tsan_get_current_fiber();
@@ -169,13 +182,13 @@ void switch_context(Context& from, Context& to) {
 #endif
 }
 
-void context_started([[maybe_unused]] Context& self, [[maybe_unused]] Context& from) {
+void context_started() {
 #if defined(__SANITIZE_ADDRESS__)
   const void* bottom = nullptr;
   std::size_t size = 0;
   __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
-  from.stack_bottom = const_cast<void*>(bottom);
-  from.stack_size = size;
+  launching_stack_bottom = bottom;
+  launching_stack_size = size;
 #endif
 }
 
@@ -195,6 +208,18 @@ void order_release([[maybe_unused]] void* token) {
 void order_acquire([[maybe_unused]] void* token) {
 #if defined(DVAE_EXT_INTERPRETER_TSAN)
   __tsan_acquire(token);
+#endif
+}
+
+void note_access_to_sanitizer([[maybe_unused]] const void* address, [[maybe_unused]] std::size_t bytes,
+                              [[maybe_unused]] Access kind) {
+#if defined(DVAE_EXT_INTERPRETER_TSAN)
+  void* const start = const_cast<void*>(address);
+  if (kind == Access::kRead) {
+    __tsan_read_range(start, bytes);
+  } else {
+    __tsan_write_range(start, bytes);
+  }
 #endif
 }
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "interpreter/runtime.h"
+
 #pragma GCC visibility push(hidden)
 
 namespace dvae_ext::interpreter {
@@ -21,6 +23,9 @@ struct Context {
 // Stacks with a guard page below each. Grown on demand and kept for the next launch.
 class Stacks {
  public:
+  // They outlive the launches: mapping them would take most of a small launch's time.
+  static Stacks& all();
+
   Stacks() = default;
   Stacks(const Stacks&) = delete;
   Stacks& operator=(const Stacks&) = delete;
@@ -37,13 +42,14 @@ class Stacks {
 // Lets the calling context stop here and `to` go on.
 void switch_context(Context& from, Context& to);
 // The first thing that a prepared context's entry does.
-void context_started(Context& self, Context& from);
+void context_started();
 // What the sanitizers keep for a context that will not be switched to again.
 void release_context(Context& context);
 
 // Happens-before edges for ThreadSanitizer; nothing otherwise.
 void order_release(void* token);
 void order_acquire(void* token);
+void note_access_to_sanitizer(const void* address, std::size_t bytes, Access kind);
 // Between the two, accesses of the calling context are not checked.
 void ignore_accesses_begin();
 void ignore_accesses_end();

@@ -44,11 +44,15 @@ struct Device {
 Device device();
 void set_device(const Device& device);
 
+// Seconds of processor time without a barrier, a warp primitive or a thread's end, after which a launch counts as
+// spinning. 20 unless set.
+double timeout();
+void set_timeout(double seconds);
+
 }  // namespace dvae_ext::interpreter
 
 // The switch for callers without a C++ compiler at hand (ctypes).
 extern "C" __attribute__((visibility("default"))) void dvae_ext_interpreter_set_enabled(int on);
 extern "C" __attribute__((visibility("default"))) int dvae_ext_interpreter_enabled();
 // 0 when text is a schedule, 1 otherwise.
-extern "C" __attribute__((visibility("default"))) int dvae_ext_interpreter_set_schedule(
-    const char* text);
+extern "C" __attribute__((visibility("default"))) int dvae_ext_interpreter_set_schedule(const char* text);

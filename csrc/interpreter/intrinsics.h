@@ -13,9 +13,7 @@
 
 namespace dvae_ext::interpreter {
 
-inline void __syncthreads(Site site = Site::current()) {
-  block_barrier("__syncthreads", false, site);
-}
+inline void __syncthreads(Site site = Site::current()) { block_barrier("__syncthreads", false, site); }
 inline int __syncthreads_count(int predicate, Site site = Site::current()) {
   return block_barrier("__syncthreads_count", predicate != 0, site);
 }
@@ -31,14 +29,13 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, Site site = Site::current())
 }
 
 // One thread runs at a time, so memory is sequentially consistent already.
-inline void __threadfence() { asm volatile("" ::: "memory"); }
-inline void __threadfence_block() { asm volatile("" ::: "memory"); }
+inline void __threadfence() { memory_fence(); }
+inline void __threadfence_block() { memory_fence(); }
 
 template <class T>
-concept Shuffled =
-    std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, long> ||
-    std::same_as<T, unsigned long> || std::same_as<T, long long> ||
-    std::same_as<T, unsigned long long> || std::same_as<T, float> || std::same_as<T, double>;
+concept Shuffled = std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, long> ||
+                   std::same_as<T, unsigned long> || std::same_as<T, long long> ||
+                   std::same_as<T, unsigned long long> || std::same_as<T, float> || std::same_as<T, double>;
 
 namespace detail {
 
@@ -93,8 +90,7 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, Site site = Si
 }
 
 template <Shuffled T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                 Site site = Site::current()) {
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, Site site = Site::current()) {
   detail::check_shuffle(width, site);
   detail::check_shuffle_distance("__shfl_up_sync", delta, site);
   const unsigned segment = current.lane & ~(static_cast<unsigned>(width) - 1);
@@ -103,8 +99,7 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
 }
 
 template <Shuffled T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   Site site = Site::current()) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, Site site = Site::current()) {
   detail::check_shuffle(width, site);
   detail::check_shuffle_distance("__shfl_down_sync", delta, site);
   const unsigned last = current.lane | (static_cast<unsigned>(width) - 1);
@@ -113,8 +108,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
 }
 
 template <Shuffled T>
-T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
-                  Site site = Site::current()) {
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, Site site = Site::current()) {
   detail::check_shuffle(width, site);
   detail::check_shuffle_distance("__shfl_xor_sync", static_cast<unsigned>(lane_mask), site);
   const unsigned last = current.lane | (static_cast<unsigned>(width) - 1);
@@ -227,8 +221,7 @@ inline unsigned __reduce_add_sync(unsigned mask, unsigned value, Site site = Sit
   return detail::reduce<detail::Add>("__reduce_add_sync", mask, value, site);
 }
 inline int __reduce_add_sync(unsigned mask, int value, Site site = Site::current()) {
-  return static_cast<int>(
-      detail::reduce<detail::Add>("__reduce_add_sync", mask, static_cast<unsigned>(value), site));
+  return static_cast<int>(detail::reduce<detail::Add>("__reduce_add_sync", mask, static_cast<unsigned>(value), site));
 }
 template <class T>
   requires std::same_as<T, int> || std::same_as<T, unsigned>
@@ -255,9 +248,7 @@ inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __clzll(long long x) { return std::countl_zero(static_cast<unsigned long long>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
-inline int __ffsll(long long x) {
-  return x == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(x)) + 1;
-}
+inline int __ffsll(long long x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(x)) + 1; }
 inline unsigned __brev(unsigned x) {
   unsigned reversed = 0;
   for (int bit = 0; bit < 32; ++bit) reversed |= (x >> bit & 1) << (31 - bit);

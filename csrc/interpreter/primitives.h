@@ -25,8 +25,7 @@ int max_cooperative_blocks(void (*)(Parameters...), int threads, std::size_t sha
 inline void sync_grid(Site site = Site::current()) { interpreter::grid_barrier(site); }
 
 template <int Bytes>
-void copy_async_or_zero(void* shared, const void* global, int valid_bytes,
-                        Site site = Site::current()) {
+void copy_async_or_zero(void* shared, const void* global, int valid_bytes, Site site = Site::current()) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
   if (valid_bytes < 0 || valid_bytes > Bytes) {
     interpreter::fault(site, "copy_async_or_zero<%d> of %d valid bytes", Bytes, valid_bytes);
@@ -39,8 +38,8 @@ void copy_async(void* shared, const void* global, Site site = Site::current()) {
 }
 inline void commit_copies() { interpreter::async_commit(); }
 template <int InFlight>
-void wait_copies(Site site = Site::current()) {
-  interpreter::async_wait(InFlight, site);
+void wait_copies() {
+  interpreter::async_wait(InFlight);
 }
 
 namespace detail {
@@ -66,8 +65,7 @@ inline void require_full_warp(const char* name, unsigned present, Site site) {
 
 // Products of bfloat16 are exact in float and sums of sixteen nearly so in double: one rounding,
 // where hardware rounds several times in an order of its own.
-inline void complete_mma(void* const (&payloads)[interpreter::kWarpSize], unsigned present,
-                         Site site) {
+inline void complete_mma(void* const (&payloads)[interpreter::kWarpSize], unsigned present, Site site) {
   require_full_warp("mma_m16n8k16_bf16", present, site);
   float a[16][16];
   float b[16][8];
@@ -104,8 +102,7 @@ struct MatrixRows {
 };
 
 template <unsigned Count, bool Transposed>
-void complete_load_matrix(void* const (&payloads)[interpreter::kWarpSize], unsigned present,
-                          Site site) {
+void complete_load_matrix(void* const (&payloads)[interpreter::kWarpSize], unsigned present, Site site) {
   require_full_warp("load_matrix", present, site);
   for (unsigned matrix = 0; matrix < Count; ++matrix) {
     std::uint16_t elements[8][8];
@@ -117,8 +114,7 @@ void complete_load_matrix(void* const (&payloads)[interpreter::kWarpSize], unsig
       const unsigned major = lane / 4;
       const unsigned minor = 2 * (lane % 4);
       const std::uint32_t low = Transposed ? elements[minor][major] : elements[major][minor];
-      const std::uint32_t high =
-          Transposed ? elements[minor + 1][major] : elements[major][minor + 1];
+      const std::uint32_t high = Transposed ? elements[minor + 1][major] : elements[major][minor + 1];
       static_cast<const MatrixRows*>(payloads[lane])->registers[matrix] = high << 16 | low;
     }
   }
@@ -129,21 +125,20 @@ void load_matrix(std::uint32_t (&r)[Count], const void* row, Site site) {
   if (interpreter::current.lane < Count * 8) {
     interpreter::check_aligned(row, 16, site);
     interpreter::check_shared(row, 16, site);
+    interpreter::note_access(row, 16, interpreter::Access::kRead, site);
   }
   MatrixRows payload{row, r};
-  interpreter::warp_collective("load_matrix", kFullWarp, &payload,
-                               &complete_load_matrix<Count, Transposed>,
+  interpreter::warp_collective("load_matrix", kFullWarp, &payload, &complete_load_matrix<Count, Transposed>,
                                interpreter::Ordering::kNone, site);
 }
 
 }  // namespace detail
 
-inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
-                              const std::uint32_t (&b)[2], const float (&c)[4],
-                              Site site = Site::current()) {
+inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                              const float (&c)[4], Site site = Site::current()) {
   detail::Mma payload{a, b, c, {}};
-  interpreter::warp_collective("mma_m16n8k16_bf16", detail::kFullWarp, &payload,
-                               &detail::complete_mma, interpreter::Ordering::kNone, site);
+  interpreter::warp_collective("mma_m16n8k16_bf16", detail::kFullWarp, &payload, &detail::complete_mma,
+                               interpreter::Ordering::kNone, site);
   std::memcpy(d, payload.d, sizeof(d));
 }
 
@@ -156,16 +151,13 @@ inline void load_matrix_x2(std::uint32_t (&r)[2], const void* row, Site site = S
 inline void load_matrix_x4(std::uint32_t (&r)[4], const void* row, Site site = Site::current()) {
   detail::load_matrix<4, false>(r, row, site);
 }
-inline void load_matrix_transposed_x1(std::uint32_t (&r)[1], const void* row,
-                                      Site site = Site::current()) {
+inline void load_matrix_transposed_x1(std::uint32_t (&r)[1], const void* row, Site site = Site::current()) {
   detail::load_matrix<1, true>(r, row, site);
 }
-inline void load_matrix_transposed_x2(std::uint32_t (&r)[2], const void* row,
-                                      Site site = Site::current()) {
+inline void load_matrix_transposed_x2(std::uint32_t (&r)[2], const void* row, Site site = Site::current()) {
   detail::load_matrix<2, true>(r, row, site);
 }
-inline void load_matrix_transposed_x4(std::uint32_t (&r)[4], const void* row,
-                                      Site site = Site::current()) {
+inline void load_matrix_transposed_x4(std::uint32_t (&r)[4], const void* row, Site site = Site::current()) {
   detail::load_matrix<4, true>(r, row, site);
 }
 

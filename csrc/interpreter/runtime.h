@@ -33,6 +33,10 @@ extern Current current;
 [[noreturn]] void fault_in_lane(unsigned lane, Site site, const char* format, ...)
     __attribute__((format(printf, 3, 4)));
 
+// A kernel's access that the compiler does not see, for whoever checks accesses.
+enum class Access : std::uint8_t { kRead, kWrite, kAtomic };
+void note_access(const void* address, std::size_t bytes, Access kind, Site site);
+
 // Waits for all threads of the block; the number of them for which predicate was true.
 int block_barrier(const char* name, bool predicate, Site site);
 
@@ -43,16 +47,15 @@ void grid_barrier(Site site);
 // lane's payload (null for lanes that take no part) and the mask of those that do.
 using Complete = void (*)(void* const (&payloads)[kWarpSize], unsigned present, Site site);
 enum class Ordering { kMemory, kNone };  // whether it also orders memory, as __syncwarp does
-void warp_collective(const char* name, unsigned mask, void* payload, Complete complete,
-                     Ordering ordering, Site site);
+void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
 
-// Called by every atomic: lets other threads run now and then, so that waiting for them ends, and
-// raises a fault when nothing else makes progress either.
-void spin_point(Site site);
+// Called by every atomic: lets other threads run now and then, so that waiting for them ends.
+void spin_point();
+void memory_fence();
 
 void async_copy(void* shared, const void* global, unsigned bytes, unsigned valid, Site site);
 void async_commit();
-void async_wait(unsigned in_flight, Site site);
+void async_wait(unsigned in_flight);
 
 // Raises a fault unless pointer is a multiple of alignment.
 inline void check_aligned(const void* pointer, std::size_t alignment, Site site) {

@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "interpreter/access_check.h"
 #include "interpreter/fiber.h"
 #include "interpreter/interpreter.h"
+#include "interpreter/place.h"
 #include "interpreter/runtime.h"
 #include "interpreter/shared_memory.h"
 
@@ -47,8 +49,10 @@ struct Thread {
   std::vector<std::size_t> groups;  // number of copies in each committed group, oldest first
   std::size_t uncommitted = 0;
 
-  unsigned lane() const { return linear % kWarpSize; }
+  WarpClock clock;
   char order_token = 0;
+
+  unsigned lane() const { return linear % kWarpSize; }
 };
 
 struct Block {
@@ -63,13 +67,21 @@ struct Block {
   int votes = 0;
   int vote_result = 0;
 
-  unsigned at_grid_barrier = 0;
-
-  std::unique_ptr<unsigned char[]> dynamic_shared;
+  BlockClock clock;
+  std::unique_ptr<DynamicShared> dynamic_shared;
   SharedImage static_shared;
 
   char arrival_token = 0;
   char release_token = 0;
+};
+
+// Why a launch ended early. Filled in by the thread at fault, told by the launching thread.
+struct Failure {
+  bool happened = false;
+  const Thread* culprit = nullptr;
+  Place where;
+  char message[768] = {};
+  Place other;  // closes the message: " at file:line"
 };
 
 class Scheduler {
@@ -81,35 +93,37 @@ class Scheduler {
 
   void run();
 
-  Thread& running() { return *running_; }
-  Block& block() { return *running_->block; }
+  // Null while the scheduler itself runs.
+  Thread* running() { return running_; }
   const Launch& launch() const { return launch_; }
+  AccessChecker& checker() { return checker_; }
+  // Grows whenever a thread gets past something that it could have waited for.
+  std::uint64_t progress() const { return progress_; }
 
   // Called by the running thread.
   int block_barrier(const char* name, bool predicate, Site site);
   void grid_barrier(Site site);
-  void warp_collective(const char* name, unsigned mask, void* payload, Complete complete,
-                       Ordering ordering, Site site);
+  void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
   void spin_point();
-  [[noreturn]] void stop(const Thread& culprit, const std::string& where,
-                         const std::string& message);
+  [[noreturn]] void stop(const Thread& culprit, Place where, Place other, const char* format, ...)
+      __attribute__((format(printf, 5, 6)));
   [[noreturn]] void finish_thread();
 
  private:
   void prepare_block(Block& block, std::uint64_t linear, std::size_t first_stack);
   void run_blocks_in_turn();
   void run_blocks_together();
-  // Runs the block until all its threads have returned or wait; false when none could run.
+  // Runs the block's ready threads; false when it has none.
   bool advance(Block& block);
   void resume(Thread& thread);
   void yield();
   void wait(Thread::State state, const char* name, Site site);
   void release_block_barrier(Block& block);
-  void release_grid_barrier();
   void complete_collectives(Block& block, unsigned warp);
   [[noreturn]] void report_deadlock();
+  [[noreturn]] void report_failure();
   std::vector<unsigned> order(unsigned count);
-  std::string describe(const Thread& thread) const;
+  std::string headline(const Thread& culprit, const Place& where) const;
 
   const Launch launch_;
   const Schedule schedule_;
@@ -118,12 +132,16 @@ class Scheduler {
   std::vector<Block> blocks_;
   Thread* running_ = nullptr;
   Context main_;
-  std::string failure_;
+  Failure failure_;
+  AccessChecker checker_;
+  std::uint64_t progress_ = 0;
   unsigned spins_ = 0;
   unsigned grid_arrived_ = 0;
   char launch_token_ = 0;
   char grid_token_ = 0;
 };
+
+std::string describe(const Thread& thread);
 
 // The launch in progress, if any.
 extern Scheduler* active;

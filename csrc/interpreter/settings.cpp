@@ -27,6 +27,8 @@ Settings& settings() {
   return all;
 }
 
+std::atomic<double> seconds_of_patience = 20;
+
 std::atomic<bool>& switched_on() {
   static std::atomic<bool> on = [] {
     const char* text = std::getenv("DVAE_EXT_INTERPRET");
@@ -51,8 +53,7 @@ Schedule parse_schedule(const std::string& text) {
     const unsigned long long seed = std::strtoull(digits.c_str(), &end, 10);
     if (!digits.empty() && *end == '\0') return {Schedule::Order::kRandom, seed};
   }
-  throw std::invalid_argument("schedule '" + text +
-                              "': expected forward, reverse, random or random:SEED");
+  throw std::invalid_argument("schedule '" + text + "': expected forward, reverse, random or random:SEED");
 }
 
 Schedule schedule() {
@@ -79,22 +80,22 @@ void set_device(const Device& device) {
   all.device = device;
 }
 
+double timeout() { return seconds_of_patience; }
+void set_timeout(double seconds) { seconds_of_patience = seconds; }
+
 int multiprocessor_count() { return device().multiprocessors; }
 
 std::size_t shared_memory_limit() { return device().shared_bytes_per_block; }
 
 int max_cooperative_blocks(int threads, std::size_t shared_bytes) {
   const Device limits = device();
-  if (threads < 1 || threads > limits.threads_per_block ||
-      shared_bytes > limits.shared_bytes_per_block) {
+  if (threads < 1 || threads > limits.threads_per_block || shared_bytes > limits.shared_bytes_per_block) {
     return 0;
   }
   constexpr std::size_t kReserved = 1024;  // what the system takes of every block
   const int by_threads = limits.threads_per_multiprocessor / threads;
-  const int by_shared =
-      static_cast<int>(limits.shared_bytes_per_multiprocessor / (shared_bytes + kReserved));
-  return limits.multiprocessors *
-         std::min({by_threads, by_shared, limits.blocks_per_multiprocessor});
+  const int by_shared = static_cast<int>(limits.shared_bytes_per_multiprocessor / (shared_bytes + kReserved));
+  return limits.multiprocessors * std::min({by_threads, by_shared, limits.blocks_per_multiprocessor});
 }
 
 }  // namespace dvae_ext::interpreter

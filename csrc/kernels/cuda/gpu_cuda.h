@@ -12,12 +12,10 @@
   type* const name = reinterpret_cast<type*>(dvae_ext_dynamic_shared)
 
 #define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::dvae_ext::gpu::launch(false, kernel, grid, block, shared_bytes,     \
-                          stream __VA_OPT__(, ) __VA_ARGS__)
+  ::dvae_ext::gpu::launch(false, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 
 #define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...) \
-  ::dvae_ext::gpu::launch(true, kernel, grid, block, shared_bytes,                  \
-                          stream __VA_OPT__(, ) __VA_ARGS__)
+  ::dvae_ext::gpu::launch(true, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 
 namespace dvae_ext::gpu {
 
@@ -29,8 +27,7 @@ namespace detail {
 inline int attribute(cudaDeviceAttr which) {
   int device = 0;
   int value = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) {
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) {
     return 0;
   }
   return value;
@@ -39,16 +36,15 @@ inline int attribute(cudaDeviceAttr which) {
 template <class Kernel>
 cudaError_t opt_in(Kernel kernel, std::size_t shared_bytes) {
   if (shared_bytes <= kSharedWithoutOptIn) return cudaSuccess;
-  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(shared_bytes));
 }
 
 }  // namespace detail
 
 template <class... Parameters, class... Arguments>
-int launch(bool cooperative, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-           std::size_t shared_bytes, void* stream, Arguments&&... arguments) {
+int launch(bool cooperative, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+           void* stream, Arguments&&... arguments) {
   cudaError_t status = detail::opt_in(kernel, shared_bytes);
   if (status == cudaSuccess) {
     cudaLaunchConfig_t config = {};
@@ -83,8 +79,7 @@ int max_cooperative_blocks(void (*kernel)(Parameters...), int threads, std::size
     return 0;
   }
   int blocks = 0;
-  if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes) !=
-      cudaSuccess) {
+  if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes) != cudaSuccess) {
     (void)cudaGetLastError();
     return 0;
   }
@@ -100,16 +95,15 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
 // Starts a copy of Bytes bytes to shared memory, of which the first valid_bytes come from global
 // memory and the rest are zero. It has landed only after wait_copies.
 template <int Bytes>
-__device__ __forceinline__ void copy_async_or_zero(void* shared, const void* global,
-                                                   int valid_bytes) {
+__device__ __forceinline__ void copy_async_or_zero(void* shared, const void* global, int valid_bytes) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
   if constexpr (Bytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
-                 "l"(global), "r"(valid_bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(valid_bytes)
                  : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(shared_address(shared)),
-                 "l"(global), "n"(Bytes), "r"(valid_bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(shared_address(shared)), "l"(global),
+                 "n"(Bytes), "r"(valid_bytes)
                  : "memory");
   }
 }
@@ -118,19 +112,14 @@ template <int Bytes>
 __device__ __forceinline__ void copy_async(void* shared, const void* global) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
   if constexpr (Bytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(shared)),
-                 "l"(global)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(shared)), "l"(global) : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(shared_address(shared)),
-                 "l"(global), "n"(Bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(shared_address(shared)), "l"(global), "n"(Bytes)
                  : "memory");
   }
 }
 
-__device__ __forceinline__ void commit_copies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 
 template <int InFlight>
 __device__ __forceinline__ void wait_copies() {
@@ -141,14 +130,12 @@ __device__ __forceinline__ void wait_copies() {
 // holds columns 2 pair + (i / 2) 8 and the next one of row group + (i % 2) 8; register i of b the
 // same two rows of column group; c[i] and d[i] row group + (i / 2) 8, column 2 pair + i % 2.
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
-                                                  const std::uint32_t (&b)[2],
-                                                  const float (&c)[4]) {
+                                                  const std::uint32_t (&b)[2], const float (&c)[4]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%10,%11,%12,%13};\n"
       : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]),
-        "f"(c[2]), "f"(c[3]));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
 // ldmatrix: lanes 8 i to 8 i + 7 name the rows (16 bytes each, aligned to 16) of 8x8 matrix i of
