@@ -69,6 +69,19 @@ void define(py::module_& module, const char* name, Kernel kernel, size_t inputs,
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "The torch-free kernels of dvae_ext on NumPy arrays.";
   module.def("cpu_isa", &kernels::cpu_isa_name, "The instruction set that CPU kernels use on this machine.");
+  module.def(
+      "vector_bits",
+      [] {
+        switch (kernels::cpu_isa()) {
+          case kernels::Isa::kAvx512:
+            return 512;
+          case kernels::Isa::kAvx2:
+            return 256;
+          default:
+            return 128;
+        }
+      },
+      "The width of a vector register in that set.");
   module.def("compiler", [] { return std::string("g++ ") + __VERSION__; });
 
 #define DVAE_EXT_DEFINE(op, inputs, arguments)        \

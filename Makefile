@@ -1,0 +1,58 @@
+# What a person types. `make train` and `make test` do all the set-up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+RUN ?= runs/digits
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help env build train test doctest lint format cuda-check cpp-test sdist-test bench bench-quick gpu clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch first: anything that depends on torch would otherwise choose its own build of it.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=77" wheel ninja "pybind11>=2.12" numpy
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[all]"
+	touch $@
+
+env: $(VENV)/.ready  ## make the virtual environment and install the package in place
+
+build: env  ## compile what changed
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+train: build  ## train on the digits that ship with scikit-learn, evaluate, draw samples
+	$(BIN)/dvae-ext train dvae --data digits --out $(RUN)
+
+test: build  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: env  ## formatting, style and types of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
+
+format: env  ## apply the formatters
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(BIN)/clang-format -i
+
+cuda-check:  ## compile every CUDA kernel for sm_80, 90 and 100; print registers and spills
+	$(PYTHON) tools/cuda_check.py
+
+cpp-test:  ## the torch-free library and its C++ tests
+	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release
+	cmake --build build/cmake -j 2
+	ctest --test-dir build/cmake --output-on-failure
+
+sdist-test: env  ## build the source distribution, install it elsewhere, import it
+	$(BIN)/python tools/sdist_test.py
+
+bench: build  ## every benchmark
+	$(BIN)/python -m pytest bench -q
+
+clean:  ## remove what builds leave behind
+	rm -rf build dist dvae_ext/*.so *.egg-info .pytest_cache .ruff_cache .mypy_cache

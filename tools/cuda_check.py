@@ -1,0 +1,62 @@
+"""Compiles every CUDA kernel for sm_80, sm_90 and sm_100 and prints what ptxas says of each.
+
+A spill fails the check unless the source says beside the kernel why it is there (a comment with the word "spills").
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHS = ("80", "90", "100")
+ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)a?'")
+SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+REGISTERS = re.compile(r"Used (\d+) registers")
+
+
+def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path, str, str]:
+    target = folder / f"{source.stem}_{arch}.o"
+    command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-diag-suppress=20012", "-Xptxas=-v", "-Xcompiler=-fPIC"]
+    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{source.relative_to(ROOT)} does not compile for sm_{arch}:\n{done.stdout}{done.stderr}")
+    return source, arch, done.stdout + done.stderr
+
+
+def main() -> None:
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not Path(nvcc).exists():
+        sys.exit("nvcc was not found: install the CUDA toolkit to check the CUDA kernels")
+    sources = sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu"))
+    unexplained = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(compile_one, nvcc, source, arch, Path(folder)) for source in sources for arch in ARCHS]
+        print(f"{'source':<26} {'arch':>6} {'kernels':>8} {'registers':>10} {'spilling':>9}")
+        for job in jobs:
+            source, arch, log = job.result()
+            registers, spilling, name = [], [], ""
+            for line in log.splitlines():
+                if found := ENTRY.search(line):
+                    name = found.group(1)
+                elif (found := SPILLS.search(line)) and (int(found.group(2)) or int(found.group(3))):
+                    spilling.append(f"{name}: {found.group(2)} bytes stored, {found.group(3)} loaded")
+                elif found := REGISTERS.search(line):
+                    registers.append(int(found.group(1)))
+            span = f"{min(registers)}-{max(registers)}" if registers else "-"
+            print(f"{source.name:<26} {'sm_' + arch:>6} {len(registers):>8} {span:>10} {len(spilling):>9}")
+            if spilling and "spills" not in source.read_text():
+                unexplained += [f"{source.name} sm_{arch} {entry}" for entry in spilling]
+    if unexplained:
+        sys.exit("registers spill without a reason written in the source:\n" + "\n".join(unexplained))
+
+
+if __name__ == "__main__":
+    main()
