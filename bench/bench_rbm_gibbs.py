@@ -1,7 +1,7 @@
 """Block Gibbs sampling: 40 sweeps of 1000 chains against what a user would write, each in million unit updates/s.
 
-Run as a suite with ``pytest bench/bench_rbm_gibbs.py``, or as ``python bench/bench_rbm_gibbs.py [rounds]`` for one table
-in which the implementations take turns, so that a change of the machine's speed reaches all of them.
+Run as a suite with ``pytest bench/bench_rbm_gibbs.py``, or as ``python bench/bench_rbm_gibbs.py [rounds]`` for one
+table in which the implementations take turns, so that a change of the machine's speed reaches all of them.
 
 The floor is that of the AVX-512 kernel: per 16 unit updates, one table lookup (a two-register shuffle and an addition)
 for 5 inputs and about 44 vector instructions for Philox and the draw, two instructions per cycle and core.

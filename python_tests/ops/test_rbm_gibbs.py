@@ -54,7 +54,7 @@ class Machine:
 
 
 def assert_drawn(outputs: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor, key: Tensor, stream: int) -> None:
-    """Every output is the one that float64 arithmetic draws, except where the field is within rounding of its threshold."""
+    """Every output is the one that float64 draws, except where the field is within rounding of its threshold."""
     tolerance = 1e-11 if weight.dtype == torch.float64 else 2e-5
     chains, units = outputs.shape
     words, (c2, c3) = split_key(key.cpu())
@@ -123,7 +123,8 @@ def test_reference_has_the_same_draws() -> None:
     ours, theirs = Machine(40, 35, 40, seed=5), Machine(40, 35, 40, seed=5)
     ours.sweep(40)
     reference.rbm_gibbs_(*theirs.arguments(), 40)
-    assert torch.equal(ours.visible, theirs.visible) and torch.equal(ours.hidden, theirs.hidden)
+    assert torch.equal(ours.visible, theirs.visible)
+    assert torch.equal(ours.hidden, theirs.hidden)
 
 
 def test_sweeps_can_be_split(device: torch.device) -> None:
@@ -133,7 +134,8 @@ def test_sweeps_can_be_split(device: torch.device) -> None:
     whole.sweep(40)
     parts.sweep(10)
     parts.sweep(30)
-    assert torch.equal(whole.visible, parts.visible) and torch.equal(whole.hidden, parts.hidden)
+    assert torch.equal(whole.visible, parts.visible)
+    assert torch.equal(whole.hidden, parts.hidden)
     assert not torch.equal(whole.visible, Machine(23, 30, 11, device, seed=6).visible)
 
 
@@ -143,7 +145,8 @@ def test_a_chain_does_not_depend_on_the_others(device: torch.device) -> None:
     few.visible, few.hidden = few.visible[:13].clone(), few.hidden[:13].clone()
     many.sweep(5)
     few.sweep(5)
-    assert torch.equal(many.visible[:13], few.visible) and torch.equal(many.hidden[:13], few.hidden)
+    assert torch.equal(many.visible[:13], few.visible)
+    assert torch.equal(many.hidden[:13], few.hidden)
 
 
 @pytest.fixture
@@ -224,7 +227,8 @@ def test_clamped_units_hold_exactly(device: torch.device, clamp: float) -> None:
     for _ in range(5):
         machine.sweep(2)
         assert torch.equal(machine.visible, (signs > 0).float().expand(50, 24))
-        assert (machine.hidden[:, 0] == 1).all() and (machine.hidden[:, 1] == 0).all()
+        assert (machine.hidden[:, 0] == 1).all()
+        assert (machine.hidden[:, 1] == 0).all()
     assert 0 < machine.hidden[:, 2:].mean() < 1
 
 
@@ -245,7 +249,8 @@ def test_nothing_to_do_changes_nothing(device: torch.device) -> None:
     machine = Machine(6, 5, 4, device)
     before = machine.visible.clone(), machine.hidden.clone()
     ops.rbm_gibbs_(*machine.arguments(), 0)
-    assert torch.equal(machine.visible, before[0]) and torch.equal(machine.hidden, before[1])
+    assert torch.equal(machine.visible, before[0])
+    assert torch.equal(machine.hidden, before[1])
     empty = Machine(6, 5, 0, device)
     empty.sweep(3)
     assert empty.visible.shape == (0, 6)
@@ -268,7 +273,8 @@ def test_strided_arguments(device: torch.device) -> None:
     strided.visible_bias = strided.visible_bias.repeat_interleave(2)[::2]
     plain.sweep(3)
     strided.sweep(3)
-    assert torch.equal(plain.visible, strided.visible) and torch.equal(plain.hidden, strided.hidden)
+    assert torch.equal(plain.visible, strided.visible)
+    assert torch.equal(plain.hidden, strided.hidden)
 
 
 def test_parameters_that_need_gradients_are_read() -> None:
@@ -295,7 +301,8 @@ def test_compiles_without_graph_breaks() -> None:
     for _ in range(2):
         expected, result = step(*eager.arguments()), compiled_step(*compiled.arguments())
         torch.testing.assert_close(result, expected)
-        assert torch.equal(compiled.visible, eager.visible) and torch.equal(compiled.hidden, eager.hidden)
+        assert torch.equal(compiled.visible, eager.visible)
+        assert torch.equal(compiled.hidden, eager.hidden)
     assert compiled.key.tolist() == [10, 8]
 
 
