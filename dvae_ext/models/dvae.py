@@ -24,6 +24,7 @@ from dvae_ext.objectives import (
     rbm_kl,
 )
 from dvae_ext.rbm import RBM, LogZEstimate, LogZTracker, PersistentChains, log_z
+from dvae_ext.rbm.eager import eager_gibbs_
 from dvae_ext.rbm.log_z import MAX_EXACT_UNITS
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class DVAEConfig:
         sweeps: Gibbs sweeps of the chains after each update.
         generation_sweeps: Gibbs sweeps from random states before a sample is taken.
         output_bias_clip: the decoder's bias starts at the logit of the mean image clipped this far from 0 and 1.
-        ops: "native" for the compiled ops, "reference" for the same functions in plain PyTorch.
+        ops: "native" for the compiled ops; "reference" for plain PyTorch in their place, to compare the cost.
 
     Raises:
         ValueError: a field outside its range, naming the field.
@@ -166,9 +167,9 @@ class DVAE(Model):
         num_latents = sum(groups)
         self.decoder = self._network(num_latents, self.num_pixels)
         self.rbm = RBM(num_latents // 2, num_latents - num_latents // 2)
-        self.chains = PersistentChains(self.rbm, config.num_chains, gibbs=functions.rbm_gibbs_)
+        self._gibbs = functions.rbm_gibbs_ if config.ops == "native" else eager_gibbs_
+        self.chains = PersistentChains(self.rbm, config.num_chains, gibbs=self._gibbs)
         self.tracker = LogZTracker(self.rbm, self.chains.visible, self.chains.hidden)
-        self._gibbs = functions.rbm_gibbs_
         self.register_buffer("input_mean", torch.empty(self.num_pixels))
         self.initialise(data.train_mean)
 
