@@ -259,19 +259,19 @@ def test_reference_ops_give_the_same_loss(smoothing: str) -> None:
 def test_training_loss_compiles_without_graph_break(smoothing: str) -> None:
     """``aot_eager`` traces forward and backward through the fake kernels; the code generator is torch's own matter.
 
-    One graph serves the first step, as 0 is special to the compiler, and one all others.
+    The number of graphs does not grow with the step: the compiler may keep one apart for step 0 and after the warm-up.
     """
     torch.compiler.reset()
     model = build(replace(SMALL, smoothing=smoothing, hidden=(), beta=None))
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model.training_loss, fullgraph=True, backend=counter)
     x = stripes()
-    for step in (0, 10, 50):
+    for step in (0, 10, 20, 50, 60):
         torch.manual_seed(7)
         expected, _ = model.training_loss(x, step, 100)
         torch.manual_seed(7)
         loss, _ = compiled(x, step, 100)
         torch.testing.assert_close(loss, expected)
-    assert counter.frame_count == 2
+    assert counter.frame_count <= 3
     loss.backward()
     assert model.rbm.weight.grad is not None
