@@ -270,11 +270,14 @@ class DVAE(Model):
     def log_partition(self, method: str = "auto", **options: Any) -> LogZEstimate:
         """log Z of the prior by :func:`dvae_ext.rbm.log_z`.
 
-        ``method="auto"`` enumerates when the smaller side has at most 30 units and runs AIS otherwise.
+        ``method="auto"`` enumerates when the smaller side has at most 30 units and runs AIS otherwise. The running value
+        shown in training continues from the result.
         """
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "ais"
-        return log_z(self.rbm, method=method, **options)
+        estimate = log_z(self.rbm, method=method, **options)
+        self.tracker.correct(estimate.value)
+        return estimate
 
     def generate(self, num_samples: int, generator: Generator | None = None) -> Tensor:
         """Mean images ``[num_samples, D]`` of ``num_samples`` independent chains of the prior."""

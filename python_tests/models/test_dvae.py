@@ -228,6 +228,16 @@ def test_log_weights_are_unbiased(groups: tuple[int, ...]) -> None:
     assert ((weights.mean(0) - 1).abs() / error).max() < 6
 
 
+def test_the_running_log_z_continues_from_an_estimate() -> None:
+    model = build()
+    train(model, 20)
+    exact = exact_log_z(copy.deepcopy(model.rbm).double()).item()
+    assert model.log_partition().value == pytest.approx(exact, abs=1e-4)
+    assert model.tracker.value.item() == pytest.approx(exact, abs=1e-4)
+    _, metrics = model.training_loss(stripes(), 0, 10)
+    assert metrics["log_z"].item() == pytest.approx(exact, rel=1e-6)
+
+
 def test_generation_is_seeded_and_leaves_the_model_as_it_was() -> None:
     model = build()
     train(model, 20)
