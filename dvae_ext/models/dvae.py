@@ -267,14 +267,17 @@ class DVAE(Model):
         energy = self.rbm.energy(joined[:, : self.rbm.n_visible], joined[:, self.rbm.n_visible :])
         return log_likelihood - (energy + log_q).view(num_samples, batch)
 
-    def log_partition(self, method: str = "auto", **options: Any) -> LogZEstimate:
-        """log Z of the prior by :func:`dvae_ext.rbm.log_z`.
+    def log_partition(self, method: str = "auto", quick: bool = False) -> LogZEstimate:
+        """log Z of the prior by :func:`dvae_ext.rbm.log_z`; the running value of training continues from it.
 
-        ``method="auto"`` enumerates when the smaller side has at most 30 units and runs AIS otherwise. The running value
-        shown in training continues from the result.
+        Args:
+            method: "auto" enumerates if the smaller side has at most 30 units and runs AIS otherwise; or a method of
+                :func:`dvae_ext.rbm.log_z`.
+            quick: a tenth of the cost of AIS, with about three times the error; for decisions during training.
         """
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "ais"
+        options = {"chains": 256, "num_betas": 400} if quick and method == "ais" else {}
         estimate = log_z(self.rbm, method=method, **options)
         self.tracker.correct(estimate.value)
         return estimate

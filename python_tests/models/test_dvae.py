@@ -238,6 +238,15 @@ def test_the_running_log_z_continues_from_an_estimate() -> None:
     assert metrics["log_z"].item() == pytest.approx(exact, rel=1e-6)
 
 
+def test_large_priors_report_ais_and_say_so() -> None:
+    """31 + 31 units of zero weight, where AIS is exact."""
+    model = build(replace(SMALL, latent_groups=(31, 31)))
+    estimates = [model.log_partition(quick=quick) for quick in (True, False)]
+    assert all(estimate.method == "ais" for estimate in estimates)
+    assert all(estimate.value == pytest.approx(62 * math.log(2)) for estimate in estimates)
+    assert estimates[0].seconds < estimates[1].seconds
+
+
 def test_generation_is_seeded_and_leaves_the_model_as_it_was() -> None:
     model = build()
     train(model, 20)
