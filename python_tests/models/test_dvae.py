@@ -65,6 +65,22 @@ def test_loss_reaches_every_parameter(groups: tuple[int, ...], hidden: tuple[int
     assert metrics["chain_log_likelihood"].item() == pytest.approx(-sum(groups) * math.log(2), rel=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_a_whole_step_on_every_device(smoothing: str, device: torch.device) -> None:
+    model = build(replace(SMALL, smoothing=smoothing, beta=None)).to(device)
+    optimizer, _ = model.optimizer(10)
+    x = stripes().to(device)
+    loss, metrics = model.training_loss(x, 5, 10)
+    loss.backward()
+    optimizer.step()
+    model.after_step(0)
+    assert all(value.device.type == device.type for value in (loss, *metrics.values()))
+    assert model.log_weights(x, 3).shape == (3, 50)
+    assert model.reconstruct(x).device.type == model.generate(2).device.type == device.type
+    exact = exact_log_z(copy.deepcopy(model.rbm).cpu().double()).item()
+    assert model.log_partition().value == pytest.approx(exact, abs=1e-5)
+
+
 def test_kl_weight_rises_linearly() -> None:
     model = build()
     losses = []
