@@ -47,9 +47,7 @@ class LikelihoodEstimate:
         )
         if self.log_z is None:
             return text
-        text += f"; log Z {self.log_z.value:.3f}"
-        if self.log_z.std_error > 0:
-            text += f" ± {self.log_z.std_error:.3f}, estimated"
+        text += f"; log Z {self.log_z.value:.3f} ± {self.log_z.std_error:.3f} ({self.log_z.method})"
         return text + "".join(f"; warning: {warning}" for warning in self.log_z.warnings)
 
 

@@ -47,8 +47,8 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
-    def log_partition(self, method: str = "auto", **options: Any) -> LogZEstimate | None:
-        """log Z of the prior; None for a normalised prior."""
+    def log_partition(self, method: str = "auto", quick: bool = False) -> LogZEstimate | None:
+        """log Z of the prior, at a small part of the cost if ``quick``; None for a normalised prior."""
         return None
 
     def generate(self, num_samples: int, generator: Generator | None = None) -> Tensor:

@@ -53,7 +53,7 @@ class Likelihood:
 
 
 def estimate_likelihood(
-    model: Model, images: Tensor, num_samples: int, seed: int, device: torch.device, ranks: Ranks
+    model: Model, images: Tensor, num_samples: int, seed: int, device: torch.device, ranks: Ranks, quick: bool = False
 ) -> Likelihood:
     """Importance-weighted log-likelihood in the binary limit; each process takes a part of the images.
 
@@ -64,10 +64,11 @@ def estimate_likelihood(
         seed: Seed of the samples.
         device: Where the model is.
         ranks: The processes that call this together.
+        quick: Estimate log Z at a small part of the cost, for decisions during training.
     """
     with evaluating(model):
         with isolated_rng(derive_seed(seed, "log_z"), device):
-            log_z = ranks.broadcast(model.log_partition() if ranks.first else None)
+            log_z = ranks.broadcast(model.log_partition(quick=quick) if ranks.first else None)
         with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):
             batches = evaluation_batches(ranks.share(images), EVALUATION_BATCH, device)
             result = log_likelihood(model, batches, num_samples=num_samples, log_z=log_z)

@@ -189,7 +189,13 @@ class Trainer:
         settings = self.config.training
         images = self.dataset.valid[: settings.valid_examples]
         return estimate_likelihood(
-            self.model, images, settings.valid_samples, derive_seed(settings.seed, "validation"), self.device, self.ranks
+            self.model,
+            images,
+            settings.valid_samples,
+            derive_seed(settings.seed, "validation"),
+            self.device,
+            self.ranks,
+            quick=True,
         )
 
     def state(self) -> dict[str, Any]:

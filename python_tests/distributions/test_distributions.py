@@ -142,6 +142,19 @@ def test_rsample_is_differentiable_and_reproducible(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_device_gives_the_same_values(kind: str, device: torch.device) -> None:
+    distribution = KINDS[kind](torch.tensor(LOGITS, dtype=torch.float64, device=device), 6.0)
+    zeta = distribution.rsample((1000,))
+    assert zeta.device.type == device.type
+    expected = build(kind, 6.0)
+    assert torch.all((expected.cdf(zeta.cpu()) >= 0) & (expected.cdf(zeta.cpu()) <= 1))
+    rho = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(distribution.icdf(rho.to(device)).cpu(), expected.icdf(rho), rtol=0, atol=1e-12)
+    point = torch.tensor(0.3, dtype=torch.float64)
+    torch.testing.assert_close(distribution.log_prob(point.to(device)).cpu(), expected.log_prob(point))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_shapes_and_expand(kind: str) -> None:
     torch.manual_seed(4)
     distribution = KINDS[kind](torch.zeros(2, 1), torch.tensor([4.0, 5.0, 6.0]))

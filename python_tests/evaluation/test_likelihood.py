@@ -87,7 +87,7 @@ def test_every_example_counts_the_same_in_unequal_batches() -> None:
     assert estimate.std_error == pytest.approx(math.sqrt(x.var().item() / 7 + 0.3**2))
     torch.testing.assert_close(estimate.per_example, x[:, 0].double() - 1.5)
     assert estimate.effective_samples == pytest.approx(10)
-    assert "log Z 1.500 ± 0.300" in str(estimate)
+    assert "log Z 1.500 ± 0.300 (ais)" in str(estimate)
     assert "warning: chains disagree" in str(estimate)
 
 

@@ -66,7 +66,7 @@ def test_error_bar_has_two_parts(model, monkeypatch):
     plain = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
     assert plain.num_examples == 40 and plain.log_z is None and plain.std_error == plain.data_std_error
     estimate = SimpleNamespace(value=2.5, std_error=0.3, method="ais", warnings=("swaps are rare",))
-    monkeypatch.setattr(toy.Toy, "log_partition", lambda self: estimate, raising=False)
+    monkeypatch.setattr(toy.Toy, "log_partition", lambda self, quick: estimate, raising=False)
     shifted = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
     assert shifted.log_likelihood == pytest.approx(plain.log_likelihood - 2.5, abs=1e-9)
     assert shifted.data_std_error == pytest.approx(plain.data_std_error)
