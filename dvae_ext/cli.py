@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+# Threads that wait for each other shall sleep, not spin: where another program uses a core, spinning makes a training
+# step twenty times slower. libgomp reads this when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import argparse
 import dataclasses
-import os
 import signal
 import sys
 import typing
@@ -68,7 +73,7 @@ def train_help() -> str:
         "data sets:",
         *(f"  {name:<14} {spec.summary} ({' or '.join(spec.binarisations)})" for name, spec in DATASETS.items()),
         "",
-        "dvae-ext train MODEL --help lists every option with its default; with --preset or --data, the defaults of those.",
+        "dvae-ext train MODEL --help lists every option with its default, which --preset and --data change.",
         "",
     ]
     return "\n".join(lines)
@@ -175,14 +180,21 @@ def parse_train(model: str, args: Sequence[str]) -> tuple[RunConfig, Path | None
     options_class = dataclasses.make_dataclass(
         "TrainOptions",
         [
-            ("training", Annotated[TrainingConfig, tyro.conf.arg(name="")], field(default_factory=lambda: base.training)),
+            (
+                "training",
+                Annotated[TrainingConfig, tyro.conf.arg(name="")],
+                field(default_factory=lambda: base.training),
+            ),
             ("config", Annotated[raw, tyro.conf.arg(name="")], field(default_factory=raw)),
         ],
         bases=(TrainOptions,),
     )
     options_class.__doc__ = TrainOptions.__doc__
     options: Any = tyro.cli(
-        options_class, prog=f"{PROGRAM} train {model}", args=args, default=options_class(data=found.data, preset=base.preset)
+        options_class,
+        prog=f"{PROGRAM} train {model}",
+        args=args,
+        default=options_class(data=found.data, preset=base.preset),
     )
     config = default_config(
         model,

@@ -27,18 +27,22 @@ def fails(capsys, *args):
     """Exit status 2 and exactly one sentence; returns it."""
     assert cli.main(list(map(str, args))) == 2
     err = capsys.readouterr().err
-    assert err.startswith("dvae-ext: error: ") and "Traceback" not in err and err.count("\n") == 1
+    assert err.startswith("dvae-ext: error: ")
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
     return err
 
 
 def test_help_teaches(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in cli.COMMANDS) and "--resume RUN" in out
+    assert all(command in out for command in cli.COMMANDS)
+    assert "--resume RUN" in out
     assert cli.main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     for name, spec in MODELS.items():
-        assert name in out and all(preset in out for preset in spec.presets)
+        assert name in out
+        assert all(preset in out for preset in spec.presets)
     assert all(name in out for name in DATASETS)
 
 
@@ -62,7 +66,10 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["fly"], "unknown command 'fly'; known: train, evaluate, sample"),
         (["train"], "name the model first: .*known: dvae"),
         (["train", "vae"], "unknown model 'vae'; known: dvae"),
-        (["train", "dvae", "--preset", "3-linear"], "unknown preset of model dvae '3-linear'; known: 1-linear, 2-linear"),
+        (
+            ["train", "dvae", "--preset", "3-linear"],
+            "unknown preset of model dvae '3-linear'; known: 1-linear, 2-linear",
+        ),
         (["train", "dvae", "--data", "svhn"], "unknown data set 'svhn'; known: digits"),
         (["train", "dvae", "--data", "mnist"], "data set mnist is read from files: give their folder with --data-dir"),
         (["train", "dvae", "--data", "mnist", "--data-dir", "/nowhere"], "data directory /nowhere does not exist"),
@@ -82,7 +89,9 @@ def test_mistakes_are_told_in_one_sentence(args, message, capsys, tmp_path, monk
     assert re.search(message, fails(capsys, *args))
 
 
-@pytest.mark.parametrize("args", [["train", "dvae", "--stepz", "3"], ["train", "dvae", "--steps", "many"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "args", [["train", "dvae", "--stepz", "3"], ["train", "dvae", "--steps", "many"], ["evaluate"]]
+)
 def test_unknown_options_and_values_exit_with_2(args, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(args)
@@ -92,10 +101,17 @@ def test_unknown_options_and_values_exit_with_2(args, capsys):
 
 def test_presets_give_defaults_that_options_override():
     config, out = cli.parse_train("dvae", ["--preset", "2-linear", "--data", "mnist-static", "--sweeps", "7"])
-    assert config.model_config.latent_groups == (200, 200) and config.model_config.hidden == ()
-    assert config.model_config.sweeps == 7 and config.training.steps == 20_000 and out is None
-    digits, _ = cli.parse_train("dvae", ["--latent-groups", "8", "8", "--smoothing", "spike_exponential", "--seed", "5"])
-    assert digits.preset == "digits" and digits.model_config.latent_groups == (8, 8) and digits.training.seed == 5
+    assert config.model_config.latent_groups == (200, 200)
+    assert config.model_config.hidden == ()
+    assert config.model_config.sweeps == 7
+    assert config.training.steps == 20_000
+    assert out is None
+    digits, _ = cli.parse_train(
+        "dvae", ["--latent-groups", "8", "8", "--smoothing", "spike_exponential", "--seed", "5"]
+    )
+    assert digits.preset == "digits"
+    assert digits.model_config.latent_groups == (8, 8)
+    assert digits.training.seed == 5
     # beta depends on the smoothing: resolved after the options are in
     spike, _ = cli.parse_train("dvae", ["--preset", "1-linear", "--smoothing", "spike_exponential"])
     assert spike.model_config.beta == 5.0
@@ -110,10 +126,12 @@ def run(tmp_path_factory):
 
 def test_train_evaluate_sample(run, capsys, tmp_path):
     report = json.loads((run.path / "report.json").read_text())
-    assert report["test"]["num_samples"] == 5 and report["test"]["log_z_method"] == "exact"
+    assert report["test"]["num_samples"] == 5
+    assert report["test"]["log_z_method"] == "exact"
     assert cli.main(["evaluate", str(run.path), "--samples", "7"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"test log-likelihood +-\d+\.\d+ ± \d+\.\d+ nats", out) and "7 for each image" in out
+    assert re.search(r"test log-likelihood +-\d+\.\d+ ± \d+\.\d+ nats", out)
+    assert "7 for each image" in out
     assert json.loads((run.path / "report.json").read_text())["test"]["num_samples"] == 7
 
     sheet = tmp_path / "sheet.png"
@@ -167,12 +185,14 @@ def test_ctrl_c_in_a_real_process_leaves_a_resumable_run(tmp_path):
         deadline = time.monotonic() + 120
         metrics = run / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
-            assert time.monotonic() < deadline and process.poll() is None
+            assert time.monotonic() < deadline
+            assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGINT
-    assert f"Continue with: dvae-ext train --resume {run}" in err and "Traceback" not in err
+    assert f"Continue with: dvae-ext train --resume {run}" in err
+    assert "Traceback" not in err
     assert RunFolder(run).checkpoints.steps()

@@ -52,7 +52,9 @@ def python_imports(path):
             # "from dvae_ext import ops" names the part among the imported names
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "dvae_ext" else [module]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
-            names = [arg.value for arg in ast.walk(node) if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            names = [
+                arg.value for arg in ast.walk(node) if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            ]
         for name in names:
             parts = name.split(".")
             if parts[0] == "dvae_ext" and len(parts) > 1 and parts[1] and not parts[1].startswith("__"):
@@ -88,7 +90,7 @@ def includes(path):
         yield text, local
 
 
-# Which folders of csrc each of them may include. kernels/gpu.h alone may reach the interpreter, which stands in for CUDA.
+# What each folder of csrc may include. kernels/gpu.h alone may reach the interpreter, which stands in for CUDA.
 NATIVE_ALLOWED = {
     "math": {"math"},
     "interpreter": {"interpreter", "math"},
@@ -120,7 +122,9 @@ def test_native_includes_point_down(path):
 
 def test_the_rule_sees_violations(tmp_path):
     """The readers above find every form of import and include they are meant to."""
-    code = "from dvae_ext import ops, cli\nimport dvae_ext.training.loop\ndef f():\n    from ..models.base import Model\n"
+    code = (
+        "from dvae_ext import ops, cli\nimport dvae_ext.training.loop\ndef f():\n    from ..models.base import Model\n"
+    )
     path = PACKAGE / "rbm" / "imaginary.py"
 
     class File:
@@ -134,7 +138,8 @@ def test_the_rule_sees_violations(tmp_path):
     header = tmp_path / "x.h"
     header.write_text('#include <torch/all.h>\n  # include "math/macros.h"\n// #include "no.h"\n')
     assert [text for text, _ in includes(header)] == ["torch/all.h", "math/macros.h"]
-    assert TORCH.match("torch/csrc/stable/library.h") and PYTHON.match("pybind11/numpy.h")
+    assert TORCH.match("torch/csrc/stable/library.h")
+    assert PYTHON.match("pybind11/numpy.h")
 
 
 def test_import_needs_torch_and_numpy_alone():

@@ -78,9 +78,7 @@ def load_omniglot(data_dir: Path | None, binarisation: str) -> Dataset:
         train, test = (upright(content[key].T.astype(np.float32)) for key in ("data", "testdata"))
     else:
         content = read_npz(path, {"train": (24_345, 28, 28), "test": (8_115, 28, 28)}, OMNIGLOT)
-        train, test = (
-            content[key].reshape(-1, 784).astype(np.float32) / np.float32(255) for key in ("train", "test")
-        )
+        train, test = (content[key].reshape(-1, 784).astype(np.float32) / np.float32(255) for key in ("train", "test"))
         notes = (
             f"{path.name} is a stand-in for chardata.mat ({OMNIGLOT.published}), with another resizing and split: "
             "likelihoods on it cannot be compared with published OMNIGLOT results.",
@@ -164,5 +162,7 @@ def load(name: str, data_dir: Path | str | None = None, binarisation: str | None
     if binarisation is None:
         binarisation = spec.binarisations[0]
     if binarisation not in spec.binarisations:
-        raise DataError(f"data set {name} has no {binarisation!r} binarisation; it has: {', '.join(spec.binarisations)}")
+        raise DataError(
+            f"data set {name} has no {binarisation!r} binarisation; it has: {', '.join(spec.binarisations)}"
+        )
     return spec.loader(None if data_dir is None else Path(data_dir), binarisation)

@@ -129,7 +129,7 @@ def default_config(
 ) -> RunConfig:
     """The configuration of a model, data set and preset, before any field is overridden.
 
-    Without a preset, one with the name of the data set is taken if the model has it, and the model's defaults otherwise.
+    Without a preset, the one with the name of the data set is taken if there is one, else the model's defaults.
 
     Raises:
         RunError: for an unknown model or preset.

@@ -59,7 +59,7 @@ class Logbook:
 
         path = folder / "metrics.jsonl"
         keep_lines_until(path, step)
-        self.stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        self.stream = open(path, "a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         interval = 0.2 if sys.stderr.isatty() else 30.0
         self.bar = tqdm(total=steps, initial=step, unit="step", mininterval=interval, dynamic_ncols=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dvae_ext import __version__
 from dvae_ext.data import TrainingBatches, derive_seed
@@ -167,7 +167,7 @@ class Trainer:
         started = time.perf_counter()
         with self.interruptible():  # nothing is recorded until all of it is there
             result = self.estimate_validation()
-            sheet = ()
+            sheet: tuple[Tensor, ...] = ()
             if self.ranks.first:
                 sheet = prior_and_reconstructions(self.model, self.dataset, SHEET_SAMPLES, 0, self.device)
         self.log.write("valid", self.step, result.as_dict())

@@ -63,7 +63,12 @@ class Report:
         ]
         if test.log_z is not None:
             rows.append(("  of log Z", f"± {test.log_z_std_error:.3f} (log Z = {test.log_z:.3f}, {test.log_z_method})"))
-        rows.append(("importance samples", f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents"))
+        rows.append(
+            (
+                "importance samples",
+                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents",
+            )
+        )
         rows += [("warning", warning) for warning in test.warnings]
         return rows + [("note", note) for note in self.notes]
 

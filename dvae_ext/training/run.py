@@ -71,8 +71,8 @@ class RunFolder:
         """The model with the best validation likelihood, in evaluation mode.
 
         Returns:
-            The model, the step of its parameters, and sentences about checkpoints that had to be passed over (the newest
-            usable one is taken if the best one is not).
+            The model, the step of its parameters, and sentences about checkpoints that had to be passed over (where the
+            best one is not usable, the newest is taken).
 
         Raises:
             CheckpointError: if no checkpoint can be used.

@@ -64,8 +64,9 @@ def prior_by_chain(model: Model, chains: int, length: int, generator: torch.Gene
 
     A prior without chains gives independent samples.
     """
-    if hasattr(model, "generate_chains"):
-        return model.generate_chains(chains, length, generator=generator).flatten(0, 1)
+    by_chain = getattr(model, "generate_chains", None)
+    if by_chain is not None:
+        return by_chain(chains, length, generator=generator).flatten(0, 1)
     return model.generate(chains * length, generator)
 
 
@@ -97,7 +98,11 @@ def write_sheet(
     figure.suptitle(title, fontsize=10)
     for axes, (label, images, columns) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.imshow(
-            image_grid(images, dataset.info.image_shape, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            image_grid(images, dataset.info.image_shape, columns),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="nearest",
         )
         axes.set_title(label, fontsize=9)
         axes.set_axis_off()

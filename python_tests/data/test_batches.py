@@ -23,8 +23,10 @@ def test_an_epoch_holds_no_image_twice_and_epochs_differ():
     assert batches.steps_per_epoch == 4
     epochs = [torch.cat([batches(4 * epoch + i) for i in range(4)]) for epoch in range(3)]
     for epoch in epochs:
-        assert epoch.sum(dim=0).max() == 1 and epoch.sum() == 20
-    assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
+        assert epoch.sum(dim=0).max() == 1
+        assert epoch.sum() == 20
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
 
 
 def test_ranks_share_an_epoch_without_overlap():
@@ -32,7 +34,8 @@ def test_ranks_share_an_epoch_without_overlap():
     ranks = [TrainingBatches(index, 5, seed=0, rank=rank, world_size=2) for rank in range(2)]
     assert ranks[0].steps_per_epoch == 2
     seen = torch.cat([rank(step) for rank in ranks for step in range(2)])
-    assert seen.sum(dim=0).max() == 1 and seen.sum() == 20
+    assert seen.sum(dim=0).max() == 1
+    assert seen.sum() == 20
 
 
 def test_dynamic_binarisation_follows_the_grey_values():
@@ -41,7 +44,8 @@ def test_dynamic_binarisation_follows_the_grey_values():
     draws = torch.stack([batches(step) for step in range(20)])
     assert set(draws.unique().tolist()) == {0.0, 1.0}
     mean = draws.mean(dim=(0, 1))
-    assert mean[0] == 0 and mean[1] == 1
+    assert mean[0] == 0
+    assert mean[1] == 1
     # 20,000 draws: 5 standard errors, a false alarm once in 10^6
     assert (mean[2:] - torch.tensor([0.25, 0.75])).abs().max() < 5 * (0.1875 / 20_000) ** 0.5
     assert not torch.equal(draws[0], draws[1])
@@ -60,7 +64,7 @@ def test_static_bits_pass_unchanged():
 
 
 def test_too_few_images():
-    with pytest.raises(DataError, match="batch_size 12 on 2 process.*needs 24 training images, the data set has 23"):
+    with pytest.raises(DataError, match=r"batch_size 12 on 2 process.*needs 24 training images, the data set has 23"):
         TrainingBatches(BITS, 12, seed=0, world_size=2)
     with pytest.raises(DataError, match="batch_size must be at least 1, got 0"):
         TrainingBatches(BITS, 0, seed=0)
@@ -73,4 +77,5 @@ def test_evaluation_batches_cover_everything_in_order():
 def test_derived_seeds_are_fixed_for_all_time():
     assert derive_seed(0, "order", 0) == 7134422430951335918
     seeds = {derive_seed(seed, purpose, i) for seed in range(5) for purpose in ("a", "b") for i in range(50)}
-    assert len(seeds) == 500 and all(0 <= seed < 2**63 for seed in seeds)
+    assert len(seeds) == 500
+    assert all(0 <= seed < 2**63 for seed in seeds)

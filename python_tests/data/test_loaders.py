@@ -17,15 +17,20 @@ SOURCE = Source(("folder",), "https://example.org/published")
 def test_digits_split_and_values():
     digits = load("digits")
     assert (len(digits.train), len(digits.valid), len(digits.test)) == (1297, 200, 300)
-    assert digits.info.image_shape == (8, 8) and digits.binarisation == "dynamic"
-    assert digits.train.dtype == torch.float32 and digits.train.min() == 0 and digits.train.max() == 1
-    assert digits.valid.dtype == torch.uint8 and digits.valid.max() == 1
+    assert digits.info.image_shape == (8, 8)
+    assert digits.binarisation == "dynamic"
+    assert digits.train.dtype == torch.float32
+    assert digits.train.min() == 0
+    assert digits.train.max() == 1
+    assert digits.valid.dtype == torch.uint8
+    assert digits.valid.max() == 1
     torch.testing.assert_close(digits.info.train_mean, digits.train.mean(dim=0))
 
 
 def test_fixed_binarisation_is_the_same_every_time_and_follows_the_grey_values():
     first, second = load("digits"), load("digits", binarisation="static")
-    assert torch.equal(first.test, second.test) and torch.equal(first.valid, second.valid)
+    assert torch.equal(first.test, second.test)
+    assert torch.equal(first.valid, second.valid)
     assert second.train.dtype == torch.uint8
     # 1297 * 64 Bernoulli draws: the mean lies within 5 standard errors of the grey mean (at most 0.5 / sqrt(n) each).
     n = second.train.numel()
@@ -35,7 +40,7 @@ def test_fixed_binarisation_is_the_same_every_time_and_follows_the_grey_values()
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match="unknown data set 'cifar'.*digits.*caltech101"):
+    with pytest.raises(DataError, match=r"unknown data set 'cifar'.*digits.*caltech101"):
         load("cifar")
     with pytest.raises(DataError, match="mnist-static has no 'dynamic' binarisation; it has: static"):
         load("mnist-static", "/nowhere", binarisation="dynamic")
@@ -122,7 +127,7 @@ def test_files_are_found_directly_or_in_the_usual_folder(folder, suffix, tmp_pat
     path = tmp_path / folder / f"train-images-idx3-ubyte{suffix}"
     path.write_bytes(b"")
     assert MNIST.find(tmp_path, (path.name,)).samefile(path)
-    with pytest.raises(DataError, match="binarized_mnist_train.amat"):
+    with pytest.raises(DataError, match=r"binarized_mnist_train.amat"):
         MNIST_STATIC.find(tmp_path, ("binarized_mnist_train.amat",))
 
 
@@ -139,7 +144,8 @@ def test_omniglot_mat_is_column_major_and_splits_like_the_papers(tmp_path):
     assert (len(omniglot.train), len(omniglot.valid), len(omniglot.test)) == (23_000, 1345, 8070)
     np.testing.assert_array_equal(omniglot.train[0].reshape(28, 28).numpy(), drawing)
     np.testing.assert_array_equal(omniglot.valid[0].reshape(28, 28).numpy(), drawing)
-    assert omniglot.notes == () and omniglot.binarisation == "dynamic"
+    assert omniglot.notes == ()
+    assert omniglot.binarisation == "dynamic"
 
     content = (tmp_path / "chardata.mat").read_bytes()
     (tmp_path / "chardata.mat").write_bytes(content[: len(content) // 2])
@@ -154,10 +160,12 @@ def test_omniglot_stand_in_is_announced(tmp_path):
     arrays = {"train": np.zeros((24_345, 28, 28), np.uint8), "test": np.full((8_115, 28, 28), 255, np.uint8)}
     np.savez_compressed(tmp_path / "omniglot_28x28_box.npz", **arrays)
     omniglot = load("omniglot", tmp_path)
-    assert len(omniglot.notes) == 1 and "stand-in" in omniglot.notes[0] and "cannot be compared" in omniglot.notes[0]
+    assert len(omniglot.notes) == 1
+    assert "stand-in" in omniglot.notes[0]
+    assert "cannot be compared" in omniglot.notes[0]
     assert omniglot.test.min() == 1
     (tmp_path / "omniglot_28x28_box.npz").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(DataError, match="cannot be read as .npz"):
+    with pytest.raises(DataError, match=r"cannot be read as .npz"):
         load("omniglot", tmp_path)
 
 

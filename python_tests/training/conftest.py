@@ -5,10 +5,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import toy  # noqa: E402
+import toy
 
-from dvae_ext.models import MODELS  # noqa: E402
-from dvae_ext.training import default_config  # noqa: E402
+from dvae_ext.models import MODELS
+from dvae_ext.training import default_config
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,11 @@ from dvae_ext.training import CheckpointError, CheckpointStore, read_checkpoint
 
 
 def content(step):
-    return {"step": step, "model": {"weight": torch.full((1000,), float(step))}, "ranks": [{"rng": torch.get_rng_state()}]}
+    return {
+        "step": step,
+        "model": {"weight": torch.full((1000,), float(step))},
+        "ranks": [{"rng": torch.get_rng_state()}],
+    }
 
 
 @pytest.fixture
@@ -28,7 +32,8 @@ def test_the_last_two_and_the_best_stay(store):
     assert sorted(os.listdir(store.folder)) == ["best.pt", "step-00000002.pt", "step-00000003.pt"]
     assert read_checkpoint(store.best)["step"] == 1
     loaded, problems = store.load_newest()
-    assert loaded["step"] == 3 and problems == []
+    assert loaded["step"] == 3
+    assert problems == []
     assert torch.equal(loaded["model"]["weight"], content(3)["model"]["weight"])
 
 
@@ -51,11 +56,12 @@ def test_a_torn_file_is_named_and_the_one_before_is_used(store, damage):
         read_checkpoint(newest)
     loaded, problems = store.load_newest()
     assert loaded["step"] == 2
-    assert len(problems) == 1 and "step-00000003.pt is torn" in problems[0]
+    assert len(problems) == 1
+    assert "step-00000003.pt is torn" in problems[0]
 
 
 def test_nothing_usable_names_every_file(store):
-    with pytest.raises(CheckpointError, match="no checkpoint in .*checkpoints"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*checkpoints"):
         store.load_newest()
     for step in (2, 3):
         store.save(content(step), step)
@@ -99,7 +105,9 @@ def test_a_file_size_limit_leaves_the_earlier_checkpoint(store):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"cannot save .*step-00000002\.pt: File too large; earlier .* intact"):
+        with pytest.raises(
+            CheckpointError, match=r"cannot save .*step-00000002\.pt: File too large; earlier .* intact"
+        ):
             store.save(content(2), 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

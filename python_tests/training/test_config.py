@@ -14,14 +14,19 @@ def test_round_trip_through_json():
     config.training.steps = 77
     restored = RunConfig.from_json(config.to_json())
     assert restored == config
-    assert restored.model_config == toy.ToyConfig(widths=(32,)) and isinstance(restored.model_config.widths, tuple)
+    assert restored.model_config == toy.ToyConfig(widths=(32,))
+    assert isinstance(restored.model_config.widths, tuple)
 
 
 def test_defaults_follow_the_data_set():
     digits = default_config("toy", "digits")
-    assert digits.preset == "digits" and digits.model_config.latents == 3 and digits.binarisation == "dynamic"
+    assert digits.preset == "digits"
+    assert digits.model_config.latents == 3
+    assert digits.binarisation == "dynamic"
     static = default_config("toy", "mnist-static")
-    assert static.preset is None and static.training.steps == 20_000 and static.binarisation == "static"
+    assert static.preset is None
+    assert static.training.steps == 20_000
+    assert static.binarisation == "static"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_damaged_json_is_explained():
             RunConfig.from_json(json.dumps(bad))
     with pytest.raises(RunError, match="unknown model 'gone'"):
         RunConfig.from_json(json.dumps({**good, "model": "gone"}))
-    with pytest.raises(RunError, match="model_config has unknown fields .wings.; known: break_at"):
+    with pytest.raises(RunError, match=r"model_config has unknown fields .wings.; known: break_at"):
         RunConfig.from_json(json.dumps({**good, "model_config": {"wings": 2}}))
     with pytest.raises(RunError, match="model_config: latents: expected at least 1, got 0"):
         RunConfig.from_json(json.dumps({**good, "model_config": {"latents": 0}}))

@@ -28,7 +28,8 @@ def assert_same(first, second, where="state"):
     """Equal in every bit, structure included."""
     assert type(first) is type(second), where
     if isinstance(first, torch.Tensor):
-        assert first.dtype == second.dtype and torch.equal(first, second), where
+        assert first.dtype == second.dtype, where
+        assert torch.equal(first, second), where
     elif isinstance(first, dict):
         assert list(first) == list(second), where
         for key in first:
@@ -89,7 +90,8 @@ def test_a_stopped_run_continues_bit_for_bit(
         train(toy_config(), run)
     assert (stop.value.signum, stop.value.step) == (signum, stopped_at)
     assert signal.getsignal(signum) is before
-    assert run.checkpoints.steps()[0] == stopped_at and not (run.path / "report.json").exists()
+    assert run.checkpoints.steps()[0] == stopped_at
+    assert not (run.path / "report.json").exists()
 
     torch.manual_seed(12345)  # whatever the generator was used for in between
     report = train(run.config(), run, resume=True)
@@ -107,7 +109,8 @@ def test_a_torn_checkpoint_is_announced_and_the_one_before_gives_the_same(uninte
     newest.write_bytes(newest.read_bytes()[:-50])
     train(run.config(), run, resume=True)
     told = capsys.readouterr().err
-    assert "step-00000030.pt is torn" in told and "continuing from step 20" in told
+    assert "step-00000030.pt is torn" in told
+    assert "continuing from step 20" in told
     assert_same(final_state(run), final_state(uninterrupted))
     assert metrics(run) == metrics(uninterrupted)
 
@@ -121,9 +124,10 @@ def test_a_killed_run_continues_from_its_last_checkpoint(uninterrupted, toy_conf
             raise MemoryError
         original(self)
 
-    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+    with monkeypatch.context() as patched:
         patched.setattr(Trainer, "update", die)
-        train(toy_config(), run)
+        with pytest.raises(MemoryError):
+            train(toy_config(), run)
     with open(run.path / "metrics.jsonl", "a") as stream:
         stream.write('{"split": "train", "st')
     train(run.config(), run, resume=True)
@@ -142,9 +146,10 @@ def test_a_full_disk_stops_with_the_last_checkpoint_intact(toy_config, tmp_path,
             raise CheckpointError(f"cannot save {path}: No space left on device; earlier checkpoints are intact")
         original(path, content)
 
-    with monkeypatch.context() as patched, pytest.raises(CheckpointError, match="No space left"):
+    with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "write_atomically", full)
-        train(toy_config(), run)
+        with pytest.raises(CheckpointError, match="No space left"):
+            train(toy_config(), run)
     assert run.checkpoints.steps() == [10]
     assert train(run.config(), run, resume=True).steps == 30
 
@@ -161,15 +166,20 @@ def test_the_best_parameters_on_validation_are_evaluated(toy_config, tmp_path, m
     report = train(toy_config(), run)
     assert report.selected_step == 12
     best = read_checkpoint(run.checkpoints.best)
-    assert best["step"] == 12 and best["best"] == (12, -20.0)
+    assert best["step"] == 12
+    assert best["best"] == (12, -20.0)
     config = run.config()
     model, step, problems = run.load_model(config, run.load_dataset(config), torch.device("cpu"))
-    assert step == 12 and not problems and not model.training
+    assert step == 12
+    assert not problems
+    assert not model.training
     assert_same(dict(model.state_dict()), dict(best["model"]))
 
     run.checkpoints.best.write_bytes(b"")
     _, step, problems = run.load_model(config, run.load_dataset(config), torch.device("cpu"))
-    assert step == 30 and "best.pt is torn" in problems[0] and "step 30 is used instead" in problems[-1]
+    assert step == 30
+    assert "best.pt is torn" in problems[0]
+    assert "step 30 is used instead" in problems[-1]
 
 
 def test_what_a_run_leaves(uninterrupted):
@@ -190,7 +200,8 @@ def test_what_a_run_leaves(uninterrupted):
     assert [line["step"] for line in lines if line["split"] == "valid"] == [6, 12, 18, 24, 30]
     assert all(abs(line["loss"] + line["bound"]) < 1e-3 for line in lines if line["split"] == "train")
     report = json.loads((uninterrupted.path / "report.json").read_text())
-    assert report["test"]["num_examples"] == 300 and report["test"]["num_samples"] == 3
+    assert report["test"]["num_examples"] == 300
+    assert report["test"]["num_samples"] == 3
     assert "test log-likelihood" in (uninterrupted.path / "report.md").read_text()
     assert uninterrupted.checkpoints.steps() == [30, 20]
 
@@ -217,7 +228,9 @@ def test_a_loss_that_is_not_finite_is_an_error(toy_config, tmp_path):
     config = toy_config()
     config.model_config = dataclasses.replace(config.model_config, break_at=13)
     run = RunFolder(tmp_path / "run")
-    with pytest.raises(RunError, match="loss became nan at or shortly before step 16; the last checkpoint is of step 10"):
+    with pytest.raises(
+        RunError, match="loss became nan at or shortly before step 16; the last checkpoint is of step 10"
+    ):
         train(config, run)
     assert run.checkpoints.steps() == [10]
 

@@ -26,7 +26,9 @@ def test_image_grid_places_every_image():
     images = torch.arange(5).float()[:, None].expand(5, 6) / 4
     grid = image_grid(images, (2, 3), columns=3)
     assert grid.shape == (2 * 3 + 1, 3 * 4 + 1)
-    assert grid[1, 1] == 0 and grid[1, 5] == 64 and grid[4, 6] == 255
+    assert grid[1, 1] == 0
+    assert grid[1, 5] == 64
+    assert grid[4, 6] == 255
     assert grid[0, 0] == grid[5, 10] == 96  # line, and the empty place at the end
 
 
@@ -35,9 +37,12 @@ def test_sheet_is_a_png_and_leaves_the_generator_alone(model, tmp_path):
 
     state = torch.get_rng_state()
     write_sheet(tmp_path / "a.png", model, load("digits"), size=4, seed=1, device=CPU, title="a title")
-    assert torch.equal(torch.get_rng_state(), state) and model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
     image = imread(tmp_path / "a.png")
-    assert image.shape[0] >= 600 and image.shape[1] >= 1000 and image.std() > 0.05
+    assert image.shape[0] >= 600
+    assert image.shape[1] >= 1000
+    assert image.std() > 0.05
     write_sheet(tmp_path / "b.png", model, load("digits"), size=4, seed=1, device=CPU, title="a title")
     np.testing.assert_array_equal(image, imread(tmp_path / "b.png"))
 
@@ -47,7 +52,8 @@ def test_metric_window_means():
     for value in (1.0, 2.0, 6.0):
         window.add({"a": torch.tensor(value), "b": torch.tensor(-value)})
     names, mean = window.take()
-    assert names == ["a", "b"] and mean.tolist() == [3.0, -3.0]
+    assert names == ["a", "b"]
+    assert mean.tolist() == [3.0, -3.0]
     window.add({"a": torch.tensor(5.0), "b": torch.tensor(0.0)})
     assert window.take()[1].tolist() == [5.0, 0.0]
 
@@ -64,15 +70,20 @@ def test_lines_of_a_later_attempt_are_dropped(tmp_path):
 def test_error_bar_has_two_parts(model, monkeypatch):
     images = load("digits").test[:40]
     plain = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
-    assert plain.num_examples == 40 and plain.log_z is None and plain.std_error == plain.data_std_error
+    assert plain.num_examples == 40
+    assert plain.log_z is None
+    assert plain.std_error == plain.data_std_error
     estimate = SimpleNamespace(value=2.5, std_error=0.3, method="ais", warnings=("swaps are rare",))
     monkeypatch.setattr(toy.Toy, "log_partition", lambda self, quick: estimate, raising=False)
     shifted = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
     assert shifted.log_likelihood == pytest.approx(plain.log_likelihood - 2.5, abs=1e-9)
     assert shifted.data_std_error == pytest.approx(plain.data_std_error)
     assert shifted.std_error == pytest.approx(math.hypot(plain.data_std_error, 0.3))
-    assert shifted.warnings == ("swaps are rare",) and shifted.log_z == 2.5 and shifted.log_z_method == "ais"
-    assert "log_z_method" not in shifted.as_dict() and shifted.as_dict()["log_z"] == 2.5
+    assert shifted.warnings == ("swaps are rare",)
+    assert shifted.log_z == 2.5
+    assert shifted.log_z_method == "ais"
+    assert "log_z_method" not in shifted.as_dict()
+    assert shifted.as_dict()["log_z"] == 2.5
 
 
 def test_likelihood_is_the_importance_weighted_mean(model):

@@ -42,7 +42,8 @@ def test_a_run_of_two_processes_is_whole(folder):
     run = RunFolder(folder / "whole")
     final = read_checkpoint(run.checkpoints.path(12))
     chains = [rank["buffers"]["chains"] for rank in final["ranks"]]
-    assert len(chains) == 2 and not torch.equal(*chains)
+    assert len(chains) == 2
+    assert not torch.equal(*chains)
     report = json.loads((run.path / "report.json").read_text())
     assert report["test"]["num_examples"] == 300
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
@@ -61,5 +62,5 @@ def test_it_resumes_and_gives_the_same(folder):
 
 def test_another_number_of_processes_is_refused(folder):
     run = RunFolder(folder / "whole")
-    with pytest.raises(CheckpointError, match="was written by 2 process.*this run has 1; resume with torchrun"):
+    with pytest.raises(CheckpointError, match=r"was written by 2 process.*this run has 1; resume with torchrun"):
         train(run.config(), run, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Toy(Model):
         sizes = [info.num_pixels, *config.widths]
         layers = [
             module
-            for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+            for n_in, n_out in itertools.pairwise(sizes)
             for module in (nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.Tanh())
         ]
         self.encoder = nn.Sequential(*layers, nn.Linear(sizes[-1], 2 * config.latents))
