@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from dvae_ext import cli
 from dvae_ext.data import DATASETS
 from dvae_ext.models import MODELS
-from dvae_ext.training import RunFolder, TrainingConfig
+from dvae_ext.training import RunFolder, TrainingConfig, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -150,9 +152,24 @@ def test_resume_of_a_finished_run_gives_the_same_report(run, capsys):
     assert stop.value.code == 2
 
 
-def test_a_run_without_usable_checkpoints(run, tmp_path, capsys):
-    import shutil
+@pytest.mark.parametrize("damage", ["deleted", "torn"])
+def test_a_continued_run_of_the_real_model_is_the_same_in_every_bit(run, tmp_path, damage):
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    last = copy.checkpoints.path(12)
+    if damage == "deleted":
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-100])
+    assert cli.main(["train", "--resume", str(copy.path)]) == 0
+    before, after = (read_checkpoint(folder.checkpoints.path(12)) for folder in (run, copy))
+    assert before["model"].keys() == after["model"].keys()
+    for name, value in before["model"].items():  # parameters, running means, chains, their key, the value of log Z
+        assert torch.equal(value, after["model"][name]), name
+    assert torch.equal(before["ranks"][0]["rng"], after["ranks"][0]["rng"])
 
+
+def test_a_run_without_usable_checkpoints(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     for path in (copy / "checkpoints").iterdir():

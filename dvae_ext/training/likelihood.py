@@ -58,7 +58,8 @@ def estimate_likelihood(
     """Importance-weighted log-likelihood in the binary limit; each process takes a part of the images.
 
     Args:
-        model: Its parameters and the state of torch's generators are left as they were.
+        model: Its parameters and the state of torch's generators are left as they were; a running value of log Z that it
+            keeps for display is corrected.
         images: ``[n, num_pixels]``.
         num_samples: Importance samples for each image.
         seed: Seed of the samples.
@@ -68,7 +69,8 @@ def estimate_likelihood(
     """
     with evaluating(model):
         with isolated_rng(derive_seed(seed, "log_z"), device):
-            log_z = ranks.broadcast(model.log_partition(quick=quick) if ranks.first else None)
+            # Every process estimates it, as a model may keep the value; all go on with that of the first.
+            log_z = ranks.broadcast(model.log_partition(quick=quick))
         with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):
             batches = evaluation_batches(ranks.share(images), EVALUATION_BATCH, device)
             result = log_likelihood(model, batches, num_samples=num_samples, log_z=log_z)
