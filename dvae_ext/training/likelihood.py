@@ -58,8 +58,8 @@ def estimate_likelihood(
     """Importance-weighted log-likelihood in the binary limit; each process takes a part of the images.
 
     Args:
-        model: Its parameters and the state of torch's generators are left as they were; a running value of log Z that it
-            keeps for display is corrected.
+        model: Its parameters and torch's generators are left as they were; a running value of log Z that it keeps for
+            display is corrected.
         images: ``[n, num_pixels]``.
         num_samples: Importance samples for each image.
         seed: Seed of the samples.
