@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
-RUN ?= runs/digits
 BIN := $(VENV)/bin
+# Threads that spin while they wait starve each other where cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help env build train test doctest lint format cuda-check cpp-test sdist-test bench bench-quick gpu clean
@@ -25,7 +26,7 @@ build: env  ## compile what changed
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
 train: build  ## train on the digits that ship with scikit-learn, evaluate, draw samples
-	$(BIN)/dvae-ext train dvae --data digits --out $(RUN)
+	$(BIN)/dvae-ext train dvae --data digits
 
 test: build  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -1,11 +1,11 @@
 """Inverse CDF of the overlapping exponential, forward + backward, against the same stable formula in plain PyTorch.
 
-``pytest bench/bench_overlap_exponential.py``, or ``python bench/bench_overlap_exponential.py [rounds]`` for one table in
-which the implementations take turns.
+``pytest bench/bench_overlap_exponential.py``, or ``python bench/bench_overlap_exponential.py [rounds]`` for one table
+in which the implementations take turns.
 
 The memory floor: forward reads rho and logits and writes zeta; backward reads grad, rho and logits and writes one
-gradient. 7 tensors of 4 bytes cross the memory bus, 9 where a store first reads its line; the copy bandwidth is measured
-in the same run.
+gradient. 7 tensors of 4 bytes cross the memory bus, 9 where a store first reads its line; the copy bandwidth is
+measured in the same run.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def main() -> None:
     bandwidth = copy_bandwidth()
     print(f"forward + backward, float32, beta {BETA}, {THREADS} threads, torch {torch.__version__}")
     print(f"median of {rounds} interleaved rounds; copy bandwidth {bandwidth / 1e9:.1f} GB/s")
-    print(f"{'elements':>10} {'ops':>10} {'eager':>10} {'compile':>10} {'eager/ops':>10} {'compile/ops':>12} {'floor/ops':>10}")
+    columns = ("ops", "eager", "compile", "eager/ops", "compile/ops", "floor/ops")
+    print(f"{'elements':>10}" + "".join(f" {name:>11}" for name in columns))
     for size in SIZES:
         runs = {name: make(size) for name, make in IMPLEMENTATIONS.items()}
         times: dict[str, list[float]] = {name: [] for name in runs}
@@ -89,8 +90,8 @@ def main() -> None:
         ops_time, eager, compiled = (statistics.median(times[name]) for name in ("ops", "eager", "torch.compile"))
         floor = 4 * TENSORS_MOVED * size / bandwidth
         print(
-            f"{size:>10} {ops_time * 1e3:>8.3f}ms {eager * 1e3:>8.2f}ms {compiled * 1e3:>8.2f}ms"
-            f" {eager / ops_time:>10.1f} {compiled / ops_time:>12.1f} {floor / ops_time:>10.0%}"
+            f"{size:>10} {ops_time * 1e3:>9.3f}ms {eager * 1e3:>9.2f}ms {compiled * 1e3:>9.2f}ms"
+            f" {eager / ops_time:>11.1f} {compiled / ops_time:>11.1f} {floor / ops_time:>11.0%}"
         )
 
 

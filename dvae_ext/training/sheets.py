@@ -16,6 +16,11 @@ from dvae_ext.models.base import evaluating
 
 
 @contextmanager
+def spread(images: Tensor, count: int) -> Tensor:
+    """``count`` images from all over the set: files are often sorted by class."""
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+
+
 def isolated_rng(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """Draws inside come from ``seed`` and leave torch's generators outside as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -54,7 +59,7 @@ def prior_and_reconstructions(
     """Mean images of prior samples ``[num_samples, D]``, and test images and their reconstructions in turn."""
     with evaluating(model), isolated_rng(seed, device) as generator:
         samples = model.generate(num_samples, generator)
-        data = dataset.test[: max(1, num_samples // 2)].to(device).float()
+        data = spread(dataset.test, max(1, num_samples // 2)).to(device).float()
         pairs = torch.stack([data, model.reconstruct(data)], dim=1).flatten(0, 1)
     return samples, pairs
 
@@ -89,7 +94,7 @@ def write_sheet(
 
     with evaluating(model), isolated_rng(seed, device) as generator:
         samples = prior_by_chain(model, size, size, generator)
-        data = dataset.test[: size * size // 2].to(device).float()
+        data = spread(dataset.test, size * size // 2).to(device).float()
         pairs = torch.stack([data, model.reconstruct(data)], dim=1).flatten(0, 1)
     chains = "each row one chain of the prior" if hasattr(model, "generate_chains") else "samples of the prior"
     panels = ((chains, samples, size), ("test images, each followed by its reconstruction", pairs, size // 2 * 2))
