@@ -12,7 +12,8 @@ def delete_group_jackknife(estimate: Callable[[Tensor], Tensor], groups: int) ->
     """Bias-corrected value and standard error of ``estimate``, leaving out one independent group at a time.
 
     ``estimate`` maps weights ``[groups]`` of the groups (1 or 0) to the estimate made from them; the result may have
-    any shape. Returns ``(value, std_error)`` of that shape. See Efron and Stein, The jackknife estimate of variance (1981).
+    any shape. Returns ``(value, std_error)`` of that shape. See Efron and Stein,
+    The jackknife estimate of variance (1981).
     """
     full = estimate(torch.ones(groups, dtype=torch.float64))
     kept = torch.ones(groups, groups, dtype=torch.float64) - torch.eye(groups, dtype=torch.float64)
