@@ -9,7 +9,6 @@ from dvae_ext.ops._arguments import check_tensor
 
 _OP = torch.ops.dvae_ext.rbm_temper_.default
 _DTYPES = (torch.float32, torch.float64)
-STATISTICS = 9
 
 
 def rbm_temper_(
@@ -49,7 +48,8 @@ def rbm_temper_(
         statistics: float64 ``[ladders, 9, levels]``, added to. For the pair (l, l+1), with forward the increment at l
             and reverse that at l+1: 0 log Σ e^forward, 1 log Σ e^reverse (both start at -inf), 2 Σ σ(forward - shift),
             3 Σ σ(reverse + shift), 4 Σ of the probability to swap; for level l, with x = forward - shift (at the top
-            -reverse - shift): 5 Σ x, 6 Σ x², 7 Σ over batches of (Σ x over the batch)²; for each replica: 8 round trips.
+            -reverse - shift): 5 Σ x, 6 Σ x², 7 Σ over batches of (Σ x over the batch)²; for each replica: 8 round
+            trips.
         weight: ``[n_visible, n_hidden]``, float32 or float64, like ``visible`` and the four biases.
         visible_bias, hidden_bias: ``[n_visible]`` and ``[n_hidden]``.
         reference_visible_bias, reference_hidden_bias: the same of the independent units at β = 0.

@@ -8,10 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dvae_ext.rbm.statistics import delete_group_jackknife
-
-_GROUPS = 16
-
 
 @torch.no_grad()
 def annealed_log_weights(
@@ -46,18 +42,3 @@ def annealed_log_weights(
             hidden = bernoulli(at_after)
             visible = bernoulli(visible_bias + after * (hidden @ weight.T))
     return log_weight
-
-
-def combine(log_weights: Tensor) -> tuple[float, float]:
-    """log Z and its standard error from log weights of independent chains, by a jackknife over groups of them."""
-    groups = min(_GROUPS, log_weights.numel())
-    parts = [part.double().cpu() for part in log_weights.tensor_split(groups)]
-    top = log_weights.max().double().cpu()
-    sums = torch.stack([torch.exp(part - top).sum() for part in parts])
-    counts = torch.tensor([part.numel() for part in parts], dtype=torch.float64)
-
-    def estimate(kept: Tensor) -> Tensor:
-        return top + torch.log((kept * sums).sum() / (kept * counts).sum())
-
-    value, std_error = delete_group_jackknife(estimate, groups)
-    return value.item(), std_error.item()
