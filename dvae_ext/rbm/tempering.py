@@ -161,8 +161,8 @@ def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensem
     width_error = max(estimate.std_error, estimate.width_std_error)
     if width > 3 * width_error:
         found.append(
-            f"stepping stones up and down the path differ by {width:.3g}, more than 3 standard errors ({width_error:.3g} "
-            "each): run more sweeps"
+            f"stepping stones up and down the path differ by {width:.3g}, more than 3 standard errors of "
+            f"{width_error:.3g}: run more sweeps"
         )
     if estimate.round_trips < 10:
         found.append(
