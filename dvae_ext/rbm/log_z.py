@@ -113,8 +113,9 @@ def log_z(
     - ``"tempering"``: parallel tempering between independent units of known log Z and the RBM. The reference (uniform,
       or fitted to the RBM's marginals) is chosen by the smaller barrier, the temperatures adapt and are then frozen,
       and the estimate is bridge sampling between neighbours on marginal free energies (Bennett 1976; Hukushima and
-      Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife over independent ladders. Under ``torchrun``
-      with an initialised process group the ladders are split over the processes, which return the same estimate.
+      Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife over independent ladders. Under
+      ``torchrun`` with an initialised process group the ladders are split over the processes, which return the same
+      estimate.
     - ``"exact"`` enumerates the smaller side, which may have at most 30 units.
     - ``"ais"`` anneals ``chains`` chains over ``num_betas`` equal steps; its standard error is that of the spread
       between chains, which says nothing of regions that no chain visited.
