@@ -91,7 +91,8 @@ void rbm_temper(const Tensor& visible, const Tensor& level, const Tensor& travel
 
 DVAE_EXT_SCHEMAS(rbm_temper) {
   m.def(
-      "rbm_temper_(Tensor(a!) visible, Tensor(b!) level, Tensor(c!) travel, Tensor(d!) statistics, Tensor weight, Tensor "
+      "rbm_temper_(Tensor(a!) visible, Tensor(b!) level, Tensor(c!) travel, Tensor(d!) statistics, Tensor weight, "
+      "Tensor "
       "visible_bias, Tensor hidden_bias, Tensor reference_visible_bias, Tensor reference_hidden_bias, Tensor betas, "
       "Tensor shifts, Tensor key, int sweeps, int batch, int first_ladder) -> ()");
 }

@@ -94,13 +94,10 @@ struct PlainCore {
   }
 };
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // nothing is passed across the library's boundary
 template <class T>
-struct VectorOf {
-  typedef T Type __attribute__((vector_size(64)));
-};
+using Vec = plain::Vector<T>;
 template <class T>
-using Vec = typename VectorOf<T>::Type;
+constexpr int64_t kVectorLanes = plain::kVectorBytes / static_cast<int64_t>(sizeof(T));
 
 template <class T>
 Vec<T> load(const T* p) {
@@ -115,7 +112,7 @@ void store(T* p, Vec<T> v) {
 
 // e^{-|x|}: Taylor's polynomial on the reduced argument, to the last bit or two of T.
 inline Vec<float> exp_minus_abs(Vec<float> x) {
-  typedef int32_t Int __attribute__((vector_size(64)));
+  typedef int32_t Int __attribute__((vector_size(plain::kVectorBytes)));
   const Vec<float> a = x < 0 ? x : -x;
   const Vec<float> low = a < -87.0f ? Vec<float>{} - 87.0f : a;
   const Vec<float> shifted = low * 1.44269504f + 12582912.0f;
@@ -129,7 +126,7 @@ inline Vec<float> exp_minus_abs(Vec<float> x) {
   return (Vec<float>)((Int)e + ((Int)shifted << 23));
 }
 inline Vec<double> exp_minus_abs(Vec<double> x) {
-  typedef int64_t Int __attribute__((vector_size(64)));
+  typedef int64_t Int __attribute__((vector_size(plain::kVectorBytes)));
   const Vec<double> a = x < 0 ? x : -x;
   const Vec<double> low = a < -700.0 ? Vec<double>{} - 700.0 : a;
   const Vec<double> shifted = low * 1.4426950408889634 + math::kRoundToInteger;
@@ -215,7 +212,7 @@ class Ensemble {
       for (int64_t first = 0; first <= p_.n_hidden; first += kOutputs) {
         core_.fields(path_.to_hidden, core_.visible, first, sums_.get() + first * groups_ * kLanes);
       }
-      for (int64_t group = 0; group < groups_; ++group) evaluate_increments(group);
+      for (int64_t lane = 0; lane < groups_ * kLanes; lane += kVectorLanes<T>) evaluate_increments(lane);
       for (size_t k = 0; k < ladders_.size(); ++k) {
         const T* up = increments_.get() + static_cast<int64_t>(k) * p_.levels;
         ladders_[k].step(up, up + groups_ * kLanes, step);
@@ -254,30 +251,31 @@ class Ensemble {
   // fields_ = reference + beta * sums for outputs first ... first + 3.
   void temper(const T* reference, int64_t n_outputs, int64_t first, const T* sums) {
     for (int64_t group = 0; group < groups_; ++group) {
-      const Vec<T> beta = load(betas(0) + group * kLanes);
       for (int64_t j = 0; j < kOutputs; ++j) {
         const T base = first + j < n_outputs ? reference[first + j] : T(0);
         const int64_t at = (group * kOutputs + j) * kLanes;
-        store(fields_.get() + at, beta * load(sums + at) + base);
+        for (int64_t v = 0; v < kLanes; v += kVectorLanes<T>) {
+          store(fields_.get() + at + v, load(betas(0) + group * kLanes + v) * load(sums + at + v) + base);
+        }
       }
     }
   }
 
-  // f at the levels above and below minus f at the own level, for 16 replicas. With y the field of a hidden unit,
-  // f = visible part + sum of [max(y, 0) + log(1 + e^{-|y|})], and up to 64 of the factors multiply before a logarithm.
-  void evaluate_increments(int64_t group) {
+  // f at the levels above and below minus f at the own level, for a vector of replicas. With y the field of a hidden
+  // unit, f = visible part + sum of [max(y, 0) + log(1 + e^{-|y|})], and up to 64 of the factors multiply before a
+  // logarithm.
+  void evaluate_increments(int64_t lanes) {
     constexpr int64_t kFactors = 64;
-    const int64_t lanes = group * kLanes;
     const Vec<T> beta = load(betas(0) + lanes), above = load(betas(1) + lanes), below = load(betas(2) + lanes);
     const Vec<T> zero{};
-    alignas(64) T log_up[kLanes] = {}, log_down[kLanes] = {};
+    alignas(64) T log_up[kVectorLanes<T>] = {}, log_down[kVectorLanes<T>] = {};
     Vec<T> up = zero, down = zero;
     for (int64_t first = 0; first < p_.n_hidden; first += kFactors) {
       const int64_t last = std::min(first + kFactors, p_.n_hidden);
       Vec<T> product = zero + T(1), product_up = product, product_down = product;
       for (int64_t j = first; j < last; ++j) {
         const T base = path_.hidden_reference[j];
-        const Vec<T> z = load(sums_at(j, group));
+        const Vec<T> z = load(sums_at(j, lanes));
         const Vec<T> y = beta * z + base, y_up = above * z + base, y_down = below * z + base;
         product *= exp_minus_abs(y) + T(1);
         product_up *= exp_minus_abs(y_up) + T(1);
@@ -286,21 +284,23 @@ class Ensemble {
         up += (y_up > 0 ? y_up : zero) - positive;
         down += (y_down > 0 ? y_down : zero) - positive;
       }
-      alignas(64) T ratio_up[kLanes], ratio_down[kLanes];
+      alignas(64) T ratio_up[kVectorLanes<T>], ratio_down[kVectorLanes<T>];
       store(ratio_up, product_up / product);
       store(ratio_down, product_down / product);
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
+      for (int64_t lane = 0; lane < kVectorLanes<T>; ++lane) {
         log_up[lane] += math::log(ratio_up[lane]);
         log_down[lane] += math::log(ratio_down[lane]);
       }
     }
-    const Vec<T> visible = load(sums_at(p_.n_hidden, group));
+    const Vec<T> visible = load(sums_at(p_.n_hidden, lanes));
     store(increments_.get() + lanes, up + load(log_up) + (above - beta) * visible);
     store(increments_.get() + groups_ * kLanes + lanes, down + load(log_down) + (below - beta) * visible);
   }
 
-  const T* sums_at(int64_t output, int64_t group) const {
-    return sums_.get() + ((output / kOutputs * groups_ + group) * kOutputs + output % kOutputs) * kLanes;
+  const T* sums_at(int64_t output, int64_t lane) const {
+    const int64_t group = lane / kLanes;
+    return sums_.get() + ((output / kOutputs * groups_ + group) * kOutputs + output % kOutputs) * kLanes +
+           lane % kLanes;
   }
 
   const RbmTemper& p_;

@@ -101,12 +101,12 @@ void Ladder::step(const T* up, const T* down, uint64_t step) {
   for (int64_t l = 0; l < pairs; ++l) add(l, forward[l] - shift[l]);
   add(pairs, -reverse[pairs - 1] - shift[pairs - 1]);
 
-  const uint32_t k0 = static_cast<uint32_t>(p_.key[0]), k1 = static_cast<uint32_t>(static_cast<uint64_t>(p_.key[0]) >> 32);
+  const uint32_t k0 = static_cast<uint32_t>(p_.key[0]),
+                 k1 = static_cast<uint32_t>(static_cast<uint64_t>(p_.key[0]) >> 32);
   for (int64_t l = static_cast<int64_t>(step & 1), active = 0; l < pairs;) {
-    const math::Words4 draw =
-        math::philox4x32(kRbmTemperSwapStream | static_cast<uint32_t>(active / 4),
-                         static_cast<uint32_t>(p_.first_ladder + ladder_), static_cast<uint32_t>(step),
-                         static_cast<uint32_t>(step >> 32), k0, k1);
+    const math::Words4 draw = math::philox4x32(kRbmTemperSwapStream | static_cast<uint32_t>(active / 4),
+                                               static_cast<uint32_t>(p_.first_ladder + ladder_),
+                                               static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), k0, k1);
     for (const uint32_t word : {draw.x, draw.y, draw.z, draw.w}) {
       if (l < pairs && static_cast<double>(math::uniform_half_open(word)) < acceptance[l]) {
         std::swap(replica_at_[l], replica_at_[l + 1]);
