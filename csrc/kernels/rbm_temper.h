@@ -68,7 +68,11 @@ struct RbmTemper {
   void* workspace;     // CUDA: workspace_size() bytes
   uint32_t* problems;  // CPU: an or of RbmTemperProblem; nothing is changed when it is not 0
 
-  int64_t workspace_size() const { return 0; }
+  // CUDA: transposed weights, and the fields' sums of every ladder, for models that do not fit on chip.
+  int64_t workspace_size() const {
+    const int64_t rows = (levels + 7) / 8 * 8;
+    return static_cast<int64_t>(sizeof(double)) * (n_visible * n_hidden + ladders * rows * n_hidden);
+  }
 };
 
 // Counter word 0 of the draws: unit block for hidden units, with bit 31 for visible units; for swaps, 4 active pairs to
