@@ -19,6 +19,7 @@ from dvae_ext.rbm.statistics import log_mean_exp
 from dvae_ext.rbm.tempering import Budget, measure
 
 DEFAULT_SWEEPS = 8192
+MAX_EXACT_UNITS = 30
 MIN_LADDERS = 16
 _MIN_SWEEPS = 16
 _OPEN_SWEEPS = 2**24  # where a target or a time budget decides

@@ -14,12 +14,16 @@ def rbm(weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> SimpleName
     return SimpleNamespace(weight=weight, visible_bias=visible_bias, hidden_bias=hidden_bias)
 
 
-def random_rbm(n_visible: int, n_hidden: int, scale: float, field: float | None = None, seed: int = 0) -> SimpleNamespace:
+def random_rbm(
+    n_visible: int, n_hidden: int, scale: float, field: float | None = None, seed: int = 0
+) -> SimpleNamespace:
     """Normal weights of standard deviation ``scale``, normal biases of ``field`` (by default the same)."""
     generator = torch.Generator().manual_seed(seed)
     field = scale if field is None else field
     sizes = ((n_visible, n_hidden), (n_visible,), (n_hidden,))
-    return rbm(*(s * torch.randn(size, generator=generator) for s, size in zip((scale, field, field), sizes, strict=True)))
+    return rbm(
+        *(s * torch.randn(size, generator=generator) for s, size in zip((scale, field, field), sizes, strict=True))
+    )
 
 
 def separated_modes(n_visible: int = 20, modes: int = 8, units: int = 25, seed: int = 0) -> SimpleNamespace:
