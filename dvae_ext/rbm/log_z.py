@@ -31,9 +31,12 @@ _REFERENCES = ("auto", "uniform", "independent")
 class HasRBMParameters(Protocol):
     """What :func:`log_z` reads of an RBM."""
 
-    weight: Tensor
-    visible_bias: Tensor
-    hidden_bias: Tensor
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def visible_bias(self) -> Tensor: ...
+    @property
+    def hidden_bias(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
