@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dvae_ext import ops, rng
-from dvae_ext.rbm.statistics import PathEstimate, empty_statistics, estimate_path
+from dvae_ext.rbm.statistics import PathEstimate, empty_statistics, estimate_path, increments, rejection
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,11 @@ class Ensemble:
         everything = torch.zeros(self.ladders, *self.statistics.shape[1:], dtype=torch.float64, device=self.device)
         everything[self.first_ladder : self.first_ladder + self.own_ladders] = self.statistics
         return self.world.sum(everything).cpu()
+
+    def look(self) -> tuple[Tensor, Tensor]:
+        """Increments of log Z and rejection of each pair, so far: what adaptation needs."""
+        statistics = self.gathered_statistics()
+        return increments(statistics, self.shifts), rejection(statistics, self.sweeps)
 
     def estimate(self, batch: int = 1) -> PathEstimate:
         return estimate_path(self.gathered_statistics(), self.shifts, self.sweeps, batch)

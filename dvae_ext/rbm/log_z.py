@@ -167,8 +167,7 @@ def log_z(
     if method == "ais":
         _at_least("chains", chains, 2)
         _at_least("num_betas", num_betas, 1)
-        generator = None if seed is None else torch.Generator(device=parameters[0].device).manual_seed(seed)
-        value, std_error = log_mean_exp(annealed_log_weights(*parameters, num_betas, chains, generator), _AIS_GROUPS)
+        value, std_error = log_mean_exp(annealed_log_weights(*parameters, num_betas, chains, seed), _AIS_GROUPS)
         return LogZEstimate(value, std_error, method, time.perf_counter() - started)
 
     _at_least("ladders", ladders, MIN_LADDERS, ", which the jackknife needs")
@@ -187,6 +186,7 @@ def log_z(
     budget = Budget(
         sweeps=sweeps or (_OPEN_SWEEPS if open_ended else DEFAULT_SWEEPS),
         target_std_error=target_std_error,
+        adapt_until=None if seconds is None else started + 0.3 * seconds,
         deadline=None if seconds is None else started + seconds,
     )
     if seed is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,15 +24,16 @@ def empty_statistics(ladders: int, levels: int, device: torch.device | str = "cp
 def delete_group_jackknife(estimate: Callable[[Tensor], Tensor], groups: int) -> tuple[Tensor, Tensor]:
     """Bias-corrected value and standard error of ``estimate``, leaving out one independent group at a time.
 
-    ``estimate`` maps weights ``[groups]`` of the groups (1 or 0) to the estimate made from them; the result may have
-    any shape. Returns ``(value, std_error)`` of that shape. See Efron and Stein, The jackknife estimate of variance
-    (1981). The standard error is widened by Student's factor, so that two of them hold 95.4 % in spite of few groups.
+    ``estimate`` maps rows of weights ``[n, groups]`` of the groups (1 or 0) to the ``[n, ...]`` estimates made from
+    them. Returns ``(value, std_error)`` of the shape of one estimate. See Efron and Stein, The jackknife estimate of
+    variance (1981). The standard error is widened by Student's factor, so that two of them hold 95.4 % in spite of few
+    groups; it is NaN for a single group.
     """
-    full = estimate(torch.ones(groups, dtype=torch.float64))
+    everything = torch.ones(1, groups, dtype=torch.float64)
+    estimates = estimate(torch.cat([everything, everything.T - torch.eye(groups, dtype=torch.float64)]))
+    full, without = estimates[0], estimates[1:]
     if groups < 2:
         return full, torch.full_like(full, torch.nan)
-    kept = torch.ones(groups, groups, dtype=torch.float64) - torch.eye(groups, dtype=torch.float64)
-    without = torch.stack([estimate(row) for row in kept])
     mean = without.mean(0)
     variance = (groups - 1) / groups * ((without - mean) ** 2).sum(0)
     return groups * full - (groups - 1) * mean, student_factor(groups - 1) * variance.sqrt()
@@ -71,35 +71,47 @@ def estimate_path(statistics: Tensor, shifts: Tensor, sweeps: int, batch: int) -
     ladders, _, levels = statistics.shape
     pairs = levels - 1
     log_forward, log_reverse = statistics[:, LOG_FORWARD, :pairs], statistics[:, LOG_REVERSE, :pairs]
+    sums = statistics[:, BRIDGE_FORWARD : ACCEPTANCE + 1, :pairs].flatten(1)
 
     def quantities(kept: Tensor) -> Tensor:
-        def total(row: int) -> Tensor:
-            return (kept[:, None] * statistics[:, row, :pairs]).sum(0)
+        samples = kept.sum(1) * sweeps
 
         def log_mean(rows: Tensor) -> Tensor:
-            return torch.logsumexp(rows + kept.log()[:, None], 0) - torch.log(kept.sum() * sweeps)
+            return torch.logsumexp(rows + kept.log()[..., None], 1) - samples.log()[:, None]
 
-        increments = shifts + torch.log(total(BRIDGE_FORWARD) / total(BRIDGE_REVERSE))
-        barrier = (1 - total(ACCEPTANCE) / (kept.sum() * sweeps)).sum()
-        up, down = log_mean(log_forward).sum(), -log_mean(log_reverse).sum()
-        return torch.stack([increments.sum(), up, down, down - up, barrier])
+        bridge_forward, bridge_reverse, accepted = (kept @ sums).unflatten(1, (3, pairs)).unbind(1)
+        value = (shifts + torch.log(bridge_forward / bridge_reverse)).sum(1)
+        up, down = log_mean(log_forward).sum(1), -log_mean(log_reverse).sum(1)
+        return torch.stack([value, up, down, down - up, pairs - accepted.sum(1) / samples], 1)
 
-    bridge = statistics[:, BRIDGE_FORWARD : BRIDGE_REVERSE + 1, :pairs]
     values, errors = delete_group_jackknife(quantities, ladders)
-    plain = quantities(torch.ones(ladders, dtype=torch.float64))  # no bias correction of the bounds
+    plain = quantities(torch.ones(1, ladders, dtype=torch.float64))[0]  # no bias correction of the bounds
     return PathEstimate(
         value=values[0].item(),
         std_error=errors[0].item(),
         forward=plain[1].item(),
         reverse=plain[2].item(),
         width_std_error=errors[3].item(),
-        increments=shifts + torch.log(bridge[:, 0].sum(0) / bridge[:, 1].sum(0)),
-        rejection=1 - statistics[:, ACCEPTANCE, :pairs].mean(0) / sweeps,
+        increments=increments(statistics, shifts),
+        rejection=rejection(statistics, sweeps),
         barrier=plain[4].item(),
         barrier_std_error=errors[4].item(),
         round_trips=statistics[:, ROUND_TRIPS].sum().item() / ladders,
         effective_sample_size=_effective_sample_size(statistics, sweeps, batch),
     )
+
+
+def increments(statistics: Tensor, shifts: Tensor) -> Tensor:
+    """log Z_{l+1} - log Z_l of each pair, from all ladders."""
+    pairs = len(shifts)
+    return shifts + torch.log(
+        statistics[:, BRIDGE_FORWARD, :pairs].sum(0) / statistics[:, BRIDGE_REVERSE, :pairs].sum(0)
+    )
+
+
+def rejection(statistics: Tensor, sweeps: int) -> Tensor:
+    """How often each pair declines to swap."""
+    return 1 - statistics[:, ACCEPTANCE, :-1].mean(0) / sweeps
 
 
 def _effective_sample_size(statistics: Tensor, sweeps: int, batch: int) -> Tensor:
@@ -120,7 +132,7 @@ def log_mean_exp(log_weights: Tensor, groups: int) -> tuple[float, float]:
     counts = torch.tensor([part.numel() for part in parts], dtype=torch.float64)
 
     def estimate(kept: Tensor) -> Tensor:
-        return torch.logsumexp(sums + kept.log(), 0) - torch.log((kept * counts).sum())
+        return torch.logsumexp(sums + kept.log(), 1) - torch.log(kept @ counts)
 
     value, std_error = delete_group_jackknife(estimate, groups)
-    return value.item(), std_error.item() if groups > 1 else math.nan
+    return value.item(), std_error.item()

@@ -30,7 +30,8 @@ class Budget:
 
     sweeps: int
     target_std_error: float | None
-    deadline: float | None  # of time.perf_counter()
+    adapt_until: float | None  # of time.perf_counter()
+    deadline: float | None
 
     @property
     def open_ended(self) -> bool:
@@ -57,8 +58,10 @@ def measure(
     ensemble = _choose_reference(uniform, ladders, levels, seed, world, progress, reference, budget)
     path = ensemble.path
     # Burn-in on the frozen ladder; it also settles where bridge sampling is centred.
-    _timed_run(ensemble, max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048)), budget)
-    ensemble.shifts = ensemble.estimate().increments
+    if _time_is_up(budget.deadline, world, ensemble.device):
+        raise TimeoutError
+    ensemble.run(_OPEN_BATCH if budget.deadline is not None else max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048)))
+    ensemble.shifts, _ = ensemble.look()
     ensemble.forget()
     ensemble.travel.zero_()
 
@@ -79,7 +82,7 @@ def measure(
         precise = budget.target_std_error is not None and estimate.std_error <= budget.target_std_error
         if ensemble.sweeps + batch > budget.sweeps or (precise and len(trace) >= 4):
             break
-        if _time_is_up(budget, world, ensemble.device):
+        if _time_is_up(budget.deadline, world, ensemble.device):
             break
         if budget.open_ended:
             chunk = batch * max(1, ensemble.sweeps // batch // 4)  # a quarter more
@@ -100,12 +103,11 @@ def _choose_reference(
     """An ensemble on an adapted ladder from whichever reference meets the smaller barrier."""
     ensemble = Ensemble(uniform, ladders_of.first_ladder(levels or _FIRST_LEVELS), ladders, seed, world)
     barrier = _adapt(ensemble, levels, progress, budget)
-    if reference == "uniform":
+    in_haste = reference == "auto" and _time_is_up(budget.adapt_until, world, ensemble.device)
+    if reference == "uniform" or in_haste:
         return ensemble
-    means = ensemble.top_means(_MEANS_CALLS, 4)
-    path = uniform.independent(*means)
+    path = uniform.independent(*ensemble.top_means(_MEANS_CALLS, 4))
     other = Ensemble(path, ladders_of.first_ladder(len(ensemble.betas)), ladders, seed, world)
-    # The states at beta = 1 are those of the same model; what lies below is drawn afresh within a few sweeps.
     other.key = ensemble.key.clone()
     other_barrier = _adapt(other, levels, progress, budget)
     if reference == "independent" or other_barrier <= barrier:
@@ -116,40 +118,29 @@ def _choose_reference(
 
 def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: Budget) -> float:
     """Moves the levels to where neighbours reject equally often, in rounds of doubling length; returns the barrier."""
-    sweeps, last = _FIRST_SWEEPS, math.inf
+    sweeps, barrier = _FIRST_SWEEPS, math.inf
     at_least, at_most = _ADAPTATION_ROUNDS
     for number in range(1, at_most + 1):
         ensemble.forget()
-        _timed_run(ensemble, sweeps, budget)
-        estimate = ensemble.estimate()
-        rejection = estimate.rejection
-        count = levels or ladders_of.levels_for(rejection)
-        betas = ladders_of.equalise(ensemble.betas, rejection, count)
-        log_z = torch.cat([torch.zeros(1, dtype=torch.float64), estimate.increments.cumsum(0)])
-        shifts = ladders_of.interpolate(betas, ensemble.betas, log_z).diff()
+        ensemble.run(sweeps)
+        steps, rejection = ensemble.look()
+        last, barrier = barrier, rejection.sum().item()
         progress(
             f"{ensemble.path.reference} reference, round {number}: {len(ensemble.betas)} levels, {sweeps} sweeps, "
-            f"barrier {estimate.barrier:.2f}, largest rejection {rejection.max().item():.2f}"
+            f"barrier {barrier:.2f}, largest rejection {rejection.max().item():.2f}"
         )
-        settled = abs(estimate.barrier - last) < 0.05 * estimate.barrier + 0.05
-        last = estimate.barrier
-        ensemble.move_to(betas, shifts)
-        if number >= at_least and settled:
+        betas = ladders_of.equalise(ensemble.betas, rejection, levels or ladders_of.levels_for(rejection))
+        log_z = torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
+        ensemble.move_to(betas, ladders_of.interpolate(betas, ensemble.betas, log_z).diff())
+        settled = abs(barrier - last) < 0.05 * barrier + 0.05
+        if (number >= at_least and settled) or _time_is_up(budget.adapt_until, ensemble.world, ensemble.device):
             break
         sweeps *= 2
-    return last
+    return barrier
 
 
-def _timed_run(ensemble: Ensemble, sweeps: int, budget: Budget) -> None:
-    if budget.deadline is not None and _time_is_up(budget, ensemble.world, ensemble.device):
-        raise TimeoutError
-    ensemble.run(sweeps)
-
-
-def _time_is_up(budget: Budget, world: World, device: torch.device) -> bool:
-    if budget.deadline is None:
-        return False
-    return world.first(float(time.perf_counter() > budget.deadline), device) > 0
+def _time_is_up(until: float | None, world: World, device: torch.device) -> bool:
+    return until is not None and world.first(float(time.perf_counter() > until), device) > 0
 
 
 def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensemble: Ensemble) -> list[str]:
