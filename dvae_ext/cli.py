@@ -1,4 +1,4 @@
-"""The command ``dvae-ext``: train, evaluate, sample."""
+"""The command ``dvae-ext``: train, evaluate, sample, log-z."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from dvae_ext.cli_log_z import log_z_command
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
 from dvae_ext.training import (
@@ -50,6 +51,7 @@ Train, evaluate and sample discrete variational autoencoders.
   train MODEL       train a model and evaluate it on the test set
   evaluate RUN      certified likelihood of a trained run, with its error bar
   sample RUN        a PNG sheet: prior samples by chain, reconstructions
+  log-z RUN|FILE    log Z of a run's RBM, or of one in a .npz or .safetensors file
 
 Start with
   dvae-ext train dvae --data digits              two minutes, no files needed
@@ -287,6 +289,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "sample": sample_command,
+    "log-z": log_z_command,
 }
 
 

@@ -35,7 +35,8 @@ ALLOWED = {
     "models": MODELS,
     "evaluation": MODELS,
     "training": MODELS | {"evaluation"},
-    "cli": MODELS | {"evaluation", "training"},
+    "cli_log_z": MODELS | {"evaluation", "training"},
+    "cli": MODELS | {"evaluation", "training", "cli_log_z"},
 }
 
 

@@ -15,7 +15,8 @@ RbmLogZExact model_params(const char* op, const Tensor& weight, const Tensor& vi
                   ", expected [n_visible, n_hidden] with at least one unit on each side");
   check_shape(visible_bias, {weight.size(0)}, op, "visible_bias");
   check_shape(hidden_bias, {weight.size(1)}, op, "hidden_bias");
-  for (const auto& [tensor, name] : {std::pair(&visible_bias, "visible_bias"), std::pair(&hidden_bias, "hidden_bias")}) {
+  for (const auto& [tensor, name] :
+       {std::pair(&visible_bias, "visible_bias"), std::pair(&hidden_bias, "hidden_bias")}) {
     check_same_dtype(*tensor, weight, op, name);
     check_same_device(*tensor, weight, op, name);
     check_contiguous(*tensor, op, name);

@@ -60,19 +60,19 @@ DVAE_EXT_HD Scaled scaled_exp(double x) {
   return {p, k};
 }
 
-// 1 + e^x = factor * 2^exponent for any field x, and sigmoid(x) = one / factor. The factor lies in
-// [0.7, 2.5], so a few hundred of them multiply without overflow.
+// 1 + e^x = factor * 2^exponent for any field x, and sigmoid(x) = one / factor. The factor lies in [0.7, 2.5], so a few
+// hundred of them multiply without overflow.
 struct SoftplusFactor {
   double factor;
   double exponent;
   double one;
 };
-DVAE_EXT_HD SoftplusFactor softplus_factor(double x) {
-  const Scaled e = scaled_exp(x);
-  const double one = e.mantissa * power_of_two(smaller(e.exponent, 0.0));
-  const double up = larger(e.exponent, 0.0);
+DVAE_EXT_HD SoftplusFactor softplus_factor(Scaled exponential) {
+  const double one = exponential.mantissa * power_of_two(smaller(exponential.exponent, 0.0));
+  const double up = larger(exponential.exponent, 0.0);
   return {one + power_of_two(-up), up, one};
 }
+DVAE_EXT_HD SoftplusFactor softplus_factor(double x) { return softplus_factor(scaled_exp(x)); }
 
 DVAE_EXT_HD Scaled times(Scaled a, Scaled b) { return {a.mantissa * b.mantissa, a.exponent + b.exponent}; }
 

@@ -271,14 +271,15 @@ class DVAE(Model):
         """log Z of the prior by :func:`dvae_ext.rbm.log_z`; the running value of training continues from it.
 
         Args:
-            method: "auto" enumerates if the smaller side has at most 30 units and runs AIS otherwise; or a method of
-                :func:`dvae_ext.rbm.log_z`.
-            quick: a tenth of the cost of AIS, with about three times the error; for decisions during training.
+            method: "auto" enumerates if the smaller side has at most 30 units and runs parallel tempering otherwise; or
+                a method of :func:`dvae_ext.rbm.log_z`.
+            quick: fewer sweeps, for decisions during training.
+
+        Every process of a group calls it: each takes a share of the ladders, and all get the same estimate.
         """
         if method == "auto":
-            method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "ais"
-        options = {"chains": 256, "num_betas": 400} if quick and method == "ais" else {}
-        estimate = log_z(self.rbm, method=method, **options)
+            method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "tempering"
+        estimate = log_z(self.rbm, method=method, sweeps=512 if quick else None)
         self.tracker.correct(estimate.value)
         return estimate
 

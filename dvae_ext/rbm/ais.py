@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dvae_ext.rbm.statistics import delete_group_jackknife
-
-_GROUPS = 16
+from dvae_ext import ops, rng
 
 
 @torch.no_grad()
@@ -20,44 +18,27 @@ def annealed_log_weights(
     hidden_bias: Tensor,
     num_betas: int = 1000,
     chains: int = 1024,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
 ) -> Tensor:
     """Log importance weights ``[chains]`` of one annealing pass; the mean of their exponentials estimates Z.
 
     The path scales the weights by ``num_betas`` equal steps from 0 to 1 and leaves the biases as they are, so that it
     starts from independent units of known normalisation (Neal 2001; Salakhutdinov and Murray 2008, section 4). The
-    increments are taken on the marginal of the visible units.
+    increments are taken on the marginal of the visible units; a step moves the chains by one sweep.
     """
-
-    def uniform(size: int) -> Tensor:
-        return torch.rand(chains, size, device=weight.device, dtype=weight.dtype, generator=generator)
-
-    def bernoulli(logits: Tensor) -> Tensor:
-        return (uniform(logits.shape[-1]) < torch.sigmoid(logits)).to(weight.dtype)
-
-    betas = torch.linspace(0, 1, num_betas + 1, dtype=torch.float64).tolist()
-    visible = bernoulli(visible_bias.expand(chains, -1))
-    log_weight = (softplus(visible_bias.double()).sum() + softplus(hidden_bias.double()).sum()).expand(chains).clone()
-    for before, after in itertools.pairwise(betas):
+    key = rng.key(seed, weight.device)
+    nowhere = torch.zeros_like(weight)
+    visible = weight.new_zeros(chains, len(visible_bias))
+    hidden = weight.new_zeros(chains, len(hidden_bias))
+    ops.rbm_gibbs_(visible, hidden, nowhere, visible_bias, hidden_bias, key, 1)  # an exact draw of independent units
+    rng.advance_(key, 1)
+    biases = torch.cat([visible_bias, hidden_bias]).double()
+    log_weight = softplus(biases).sum().expand(chains).clone()
+    for before, after in pairwise(torch.linspace(0, 1, num_betas + 1, dtype=torch.float64).tolist()):
         field = visible @ weight
-        at_after = hidden_bias + after * field
-        log_weight += (softplus(at_after) - softplus(hidden_bias + before * field)).sum(1, dtype=torch.float64)
+        increment = softplus(hidden_bias + after * field) - softplus(hidden_bias + before * field)
+        log_weight += increment.sum(1, dtype=torch.float64)
         if after < 1:
-            hidden = bernoulli(at_after)
-            visible = bernoulli(visible_bias + after * (hidden @ weight.T))
+            ops.rbm_gibbs_(visible, hidden, after * weight, visible_bias, hidden_bias, key, 1)
+            rng.advance_(key, 1)
     return log_weight
-
-
-def combine(log_weights: Tensor) -> tuple[float, float]:
-    """log Z and its standard error from log weights of independent chains, by a jackknife over groups of them."""
-    groups = min(_GROUPS, log_weights.numel())
-    parts = [part.double().cpu() for part in log_weights.tensor_split(groups)]
-    top = log_weights.max().double().cpu()
-    sums = torch.stack([torch.exp(part - top).sum() for part in parts])
-    counts = torch.tensor([part.numel() for part in parts], dtype=torch.float64)
-
-    def estimate(kept: Tensor) -> Tensor:
-        return top + torch.log((kept * sums).sum() / (kept * counts).sum())
-
-    value, std_error = delete_group_jackknife(estimate, groups)
-    return value.item(), std_error.item()

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dvae_ext.rbm import ais
+from dvae_ext import ops, rng
+from dvae_ext.rbm.ais import annealed_log_weights
+from dvae_ext.rbm.ensemble import Path, World
+from dvae_ext.rbm.ladder import MAX_LEVELS
+from dvae_ext.rbm.statistics import log_mean_exp
+from dvae_ext.rbm.tempering import Budget, measure
 
+DEFAULT_SWEEPS = 8192
 MAX_EXACT_UNITS = 30
+MIN_LADDERS = 16
+_MIN_SWEEPS = 16
+_OPEN_SWEEPS = 2**24  # where a target or a time budget decides
+_AIS_GROUPS = 32
+_METHODS = ("tempering", "exact", "ais")
+_REFERENCES = ("auto", "uniform", "independent")
 
 
 class HasRBMParameters(Protocol):
     """What :func:`log_z` reads of an RBM."""
 
-    weight: Tensor
-    visible_bias: Tensor
-    hidden_bias: Tensor
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def visible_bias(self) -> Tensor: ...
+    @property
+    def hidden_bias(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class LogZEstimate:
     """log Z with what is needed to judge it.
 
-    ``warnings`` says in words why ``std_error`` may be too small; it is empty when nothing speaks against it.
+    ``warnings`` says in words why ``std_error`` may be too small; it is empty when nothing speaks against it. The
+    fields from ``lower`` on belong to ``method="tempering"``.
     """
 
     value: float
@@ -34,57 +52,191 @@ class LogZEstimate:
     method: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    lower: float = math.nan
+    """Stepping stones up the path: on average at most the truth."""
+    upper: float = math.nan
+    """Stepping stones down the path: on average at least the truth."""
+    reference: str = ""
+    """The independent units at beta = 0: ``"uniform"``, or ``"independent"`` with the RBM's own marginals."""
+    betas: tuple[float, ...] = ()
+    rejection: tuple[float, ...] = ()
+    """Of each pair of neighbouring levels."""
+    barrier: float = math.nan
+    """Λ, the sum of the rejections in the limit of many levels."""
+    round_trips: float = math.nan
+    """Journeys of replicas from the reference to the model and back, per ladder."""
+    effective_sample_size: tuple[float, ...] = ()
+    """Of each level, all ladders together."""
+    sweeps: int = 0
+    ladders: int = 0
+    trace: tuple[tuple[int, float, float], ...] = field(default=(), repr=False)
+    """Sweeps so far, log Z and standard error, in the course of the measurement."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as numbers, strings and lists, for JSON."""
-        return {
-            "value": self.value,
-            "std_error": self.std_error,
-            "method": self.method,
-            "seconds": self.seconds,
-            "warnings": list(self.warnings),
-        }
+        """The fields as numbers, strings and lists; what is not finite is None, so that it is valid JSON."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        return {name: plain(value) for name, value in vars(self).items()}
+
+    def __str__(self) -> str:
+        lines = [f"log Z = {self.value:.4f} ± {self.std_error:.4f} ({self.method}, {self.seconds:.1f} s)"]
+        if self.betas:
+            lines.append(
+                f"  between {self.lower:.4f} and {self.upper:.4f} by stepping stones; {self.reference} reference, "
+                f"{len(self.betas)} levels, {self.ladders} ladders, {self.sweeps} sweeps"
+            )
+            lines.append(
+                f"  barrier {self.barrier:.2f}, rejection {min(self.rejection):.2f} to {max(self.rejection):.2f}, "
+                f"{self.round_trips:.0f} round trips per ladder, effective sample size at least "
+                f"{min(self.effective_sample_size):.0f}"
+            )
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
 
 def log_z(
     rbm: HasRBMParameters,
-    method: str = "exact",
+    method: str = "tempering",
     *,
+    sweeps: int | None = None,
+    ladders: int = 32,
+    levels: int | None = None,
+    target_std_error: float | None = None,
+    seconds: float | None = None,
+    reference: str = "auto",
     seed: int | None = None,
+    progress: Callable[[str], None] | None = None,
     chains: int = 1024,
     num_betas: int = 1000,
 ) -> LogZEstimate:
     """log Z of ``rbm``, any object with ``weight [n_visible, n_hidden]``, ``visible_bias`` and ``hidden_bias``.
 
-    - ``method="exact"`` enumerates the smaller side, which may have at most 30 units.
-    - ``method="ais"`` anneals ``chains`` chains over ``num_betas`` equal steps; the standard error is that of the
-      spread between chains, which says nothing of regions that no chain visited.
+    - ``"tempering"``: parallel tempering between independent units of known log Z and the RBM. The reference (uniform,
+      or fitted to the RBM's marginals) is chosen by the smaller barrier, the temperatures adapt and are then frozen,
+      and the estimate is bridge sampling between neighbours on marginal free energies (Bennett 1976; Hukushima and
+      Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife over independent ladders. Under
+      ``torchrun`` with an initialised process group the ladders are split over the processes, which return the same
+      estimate.
+    - ``"exact"`` enumerates the smaller side, which may have at most 30 units.
+    - ``"ais"`` anneals ``chains`` chains over ``num_betas`` equal steps; its standard error is that of the spread
+      between chains, which says nothing of regions that no chain visited.
+
+    Args:
+        rbm: parameters may be on any device; bfloat16 and float16 are measured in float32.
+        method: ``"tempering"``, ``"exact"`` or ``"ais"``.
+        sweeps: of the measurement, 8192 by default; with a target or a time budget, the most that it may take.
+        ladders: independent ladders, at least 16.
+        levels: a fixed number of temperatures in place of an adapted one, at least 2.
+        target_std_error: measure until the standard error is this small.
+        seconds: measure until this much time has passed, adaptation included.
+        reference: ``"uniform"`` or ``"independent"`` in place of ``"auto"``.
+        seed: of all draws; by default from torch's generator.
+        progress: called with one line of text after each round.
+        chains: of annealed importance sampling.
+        num_betas: steps of annealed importance sampling.
+
+    Raises:
+        ValueError: parameters that are not finite or do not fit together, or an argument out of its range.
+        RuntimeError: more than 30 units on the smaller side for ``method="exact"``.
+        TimeoutError: ``seconds`` passed before the ladder was adapted.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from dvae_ext.rbm import log_z
+        >>> _ = torch.manual_seed(0)
+        >>> rbm = SimpleNamespace(weight=torch.randn(8, 12), visible_bias=torch.zeros(8), hidden_bias=torch.zeros(12))
+        >>> exact, estimate = log_z(rbm, "exact"), log_z(rbm, sweeps=1024, seed=1)
+        >>> abs(estimate.value - exact.value) < 4 * estimate.std_error
+        True
     """
     started = time.perf_counter()
-    parameters = _check(rbm)
+    parameters = _parameters(rbm)
+    if method not in _METHODS:
+        raise ValueError(f"log_z: method is {method!r}, expected one of {', '.join(_METHODS)}")
     if method == "exact":
-        from dvae_ext import ops
-
         value = ops.rbm_log_z_exact(*parameters).item()
         return LogZEstimate(value, 0.0, method, time.perf_counter() - started)
+    if not parameters[0].any():
+        biases = torch.cat(parameters[1:]).double()
+        value = torch.logaddexp(biases, torch.zeros_like(biases)).sum().item()
+        return LogZEstimate(value, 0.0, method, time.perf_counter() - started)
     if method == "ais":
-        generator = None
-        if seed is not None:
-            generator = torch.Generator(device=parameters[0].device).manual_seed(seed)
-        log_weights = ais.annealed_log_weights(*parameters, num_betas, chains, generator)
-        value, std_error = ais.combine(log_weights)
+        _at_least("chains", chains, 2)
+        _at_least("num_betas", num_betas, 1)
+        value, std_error = log_mean_exp(annealed_log_weights(*parameters, num_betas, chains, seed), _AIS_GROUPS)
         return LogZEstimate(value, std_error, method, time.perf_counter() - started)
-    raise ValueError(f"log_z: method must be 'exact' or 'ais', got {method!r}")
+
+    _at_least("ladders", ladders, MIN_LADDERS, ", which the jackknife needs")
+    if sweeps is not None:
+        _at_least("sweeps", sweeps, _MIN_SWEEPS)
+    if levels is not None:
+        _at_least("levels", levels, 2)
+        if levels > MAX_LEVELS:
+            raise ValueError(f"log_z: levels is {levels}, expected at most {MAX_LEVELS}")
+    for name, number in (("target_std_error", target_std_error), ("seconds", seconds)):
+        if number is not None and not number > 0:
+            raise ValueError(f"log_z: {name} is {number}, expected a positive number")
+    if reference not in _REFERENCES:
+        raise ValueError(f"log_z: reference is {reference!r}, expected one of {', '.join(_REFERENCES)}")
+    open_ended = target_std_error is not None or seconds is not None
+    budget = Budget(
+        sweeps=sweeps or (_OPEN_SWEEPS if open_ended else DEFAULT_SWEEPS),
+        target_std_error=target_std_error,
+        adapt_until=None if seconds is None else started + 0.3 * seconds,
+        deadline=None if seconds is None else started + seconds,
+    )
+    if seed is None:
+        world, device = World.current(), parameters[0].device
+        seed = int(world.first(float(rng.key()[0].item() % 2**52), device))  # one seed for all processes
+    try:
+        result = measure(
+            Path.uniform(*parameters), ladders, levels, budget, seed, progress or (lambda line: None), reference
+        )
+    except TimeoutError:
+        raise TimeoutError(f"log_z: seconds is {seconds}, too few to adapt the ladder; allow more") from None
+    estimate = result.estimate
+    base = result.path.reference_log_z
+    return LogZEstimate(
+        value=base + estimate.value,
+        std_error=estimate.std_error,
+        method=method,
+        seconds=time.perf_counter() - started,
+        warnings=tuple(result.warnings),
+        lower=base + estimate.forward,
+        upper=base + estimate.reverse,
+        reference=result.path.reference,
+        betas=tuple(result.betas.tolist()),
+        rejection=tuple(estimate.rejection.tolist()),
+        barrier=estimate.barrier,
+        round_trips=estimate.round_trips,
+        effective_sample_size=tuple(estimate.effective_sample_size.tolist()),
+        sweeps=result.sweeps,
+        ladders=ladders,
+        trace=tuple(result.trace),
+    )
 
 
-def _check(rbm: HasRBMParameters) -> tuple[Tensor, Tensor, Tensor]:
+def _at_least(name: str, value: int, least: int, reason: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"log_z: {name} is {value!r}, expected an integer of at least {least}{reason}")
+
+
+def _parameters(rbm: HasRBMParameters) -> tuple[Tensor, Tensor, Tensor]:
     weight, visible_bias, hidden_bias = (x.detach() for x in (rbm.weight, rbm.visible_bias, rbm.hidden_bias))
-    for name, x in (("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
-        if not torch.isfinite(x).all():
-            raise ValueError(f"log_z: {name} must be finite, it holds NaN or infinity")
     if weight.dim() != 2 or visible_bias.shape != weight.shape[:1] or hidden_bias.shape != weight.shape[1:]:
         raise ValueError(
             "log_z: expected weight [n_visible, n_hidden], visible_bias [n_visible] and hidden_bias [n_hidden], got "
             f"{list(weight.shape)}, {list(visible_bias.shape)} and {list(hidden_bias.shape)}"
         )
-    return weight, visible_bias, hidden_bias
+    if weight.numel() == 0:
+        raise ValueError(f"log_z: weight has shape {list(weight.shape)}, expected at least one unit on each side")
+    for name, x in (("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
+        if not torch.isfinite(x).all():
+            raise ValueError(f"log_z: {name} holds NaN or infinity, expected finite numbers")
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    converted = [x.to(dtype).contiguous() for x in (weight, visible_bias, hidden_bias)]
+    return converted[0], converted[1], converted[2]

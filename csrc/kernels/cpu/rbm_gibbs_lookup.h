@@ -250,39 +250,49 @@ struct Scratch {
   AlignedBuffer<ChainRounds> rounds{kGroupsPerChunk};
 };
 
-inline void half_sweep(const HalfSweep<float>& half, const PackedStates& inputs, const PackedStates& outputs,
-                       int64_t groups, const SweepKey& key, const Scratch& scratch) {
+// Fields [group][output][lane] of outputs first ... first + 3.
+inline void compute_fields(const HalfSweep<float>& half, const PackedStates& inputs, int64_t groups, int64_t first,
+                           const Scratch& scratch, float* fields) {
   const int64_t tables = half.stride / kInputsPerTable;
   const int64_t blocks = (groups + kMaxGroupsPerBlock - 1) / kMaxGroupsPerBlock;
+  for (int j = 0; j < kOutputs; ++j) {
+    const __m512 bias = _mm512_set1_ps(half.bias.get()[first + j]);
+    for (int64_t group = 0; group < groups; ++group) _mm512_store_ps(fields + (group * kOutputs + j) * kLanes, bias);
+  }
+  for (int64_t tile = 0; tile < tables; tile += kTablesPerTile) {
+    const int64_t count = std::min(kTablesPerTile, tables - tile);
+    build_tables(half.weight.get() + first * half.stride + tile * kInputsPerTable, half.stride, count,
+                 scratch.tables.get());
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t begin = block * groups / blocks;
+      add_fields_of((block + 1) * groups / blocks - begin, inputs.at(begin, tile / kTablesPerWord),
+                    inputs.words_per_group, count, scratch.tables.get(), fields + begin * kOutputs * kLanes);
+    }
+  }
+}
+
+// Draws outputs first ... first + 3 from their fields; those from n_outputs on stay 0.
+inline void sample_fields(int64_t n_outputs, uint32_t stream, const float* fields, const PackedStates& outputs,
+                          int64_t groups, int64_t first, const SweepKey& key, const Scratch& scratch) {
+  const UnitRounds unit(key, static_cast<uint32_t>(first / kOutputs) | stream);
+  const int position = static_cast<int>(first % kUnitsPerWord);
+  int bits[kOutputs];
+  for (int j = 0; j < kOutputs; ++j) bits[j] = first + j < n_outputs ? 1 << bit_of(position + j) : 0;
+  const auto sample = [&](auto count, int64_t group) {
+    sample_units<count>(scratch.rounds.get() + group, key, unit, fields + group * kOutputs * kLanes, bits,
+                        position == 0, outputs.at(group, first / kUnitsPerWord), outputs.words_per_group * kLanes);
+  };
+  int64_t group = 0;
+  for (; group + 2 <= groups; group += 2) sample(std::integral_constant<int, 2>{}, group);
+  if (group < groups) sample(std::integral_constant<int, 1>{}, group);
+}
+
+inline void half_sweep(const HalfSweep<float>& half, const PackedStates& inputs, const PackedStates& outputs,
+                       int64_t groups, const SweepKey& key, const Scratch& scratch) {
   float* fields = scratch.fields.get();
   for (int64_t first = 0; first < half.n_outputs; first += kOutputs) {
-    for (int j = 0; j < kOutputs; ++j) {
-      const __m512 bias = _mm512_set1_ps(half.bias.get()[first + j]);
-      for (int64_t group = 0; group < groups; ++group) {
-        _mm512_store_ps(fields + (group * kOutputs + j) * kLanes, bias);
-      }
-    }
-    for (int64_t tile = 0; tile < tables; tile += kTablesPerTile) {
-      const int64_t count = std::min(kTablesPerTile, tables - tile);
-      build_tables(half.weight.get() + first * half.stride + tile * kInputsPerTable, half.stride, count,
-                   scratch.tables.get());
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t begin = block * groups / blocks;
-        add_fields_of((block + 1) * groups / blocks - begin, inputs.at(begin, tile / kTablesPerWord),
-                      inputs.words_per_group, count, scratch.tables.get(), fields + begin * kOutputs * kLanes);
-      }
-    }
-    const UnitRounds unit(key, static_cast<uint32_t>(first / kOutputs) | half.stream);
-    const int position = static_cast<int>(first % kUnitsPerWord);
-    int bits[kOutputs];
-    for (int j = 0; j < kOutputs; ++j) bits[j] = first + j < half.n_outputs ? 1 << bit_of(position + j) : 0;
-    const auto sample = [&](auto count, int64_t group) {
-      sample_units<count>(scratch.rounds.get() + group, key, unit, fields + group * kOutputs * kLanes, bits,
-                          position == 0, outputs.at(group, first / kUnitsPerWord), outputs.words_per_group * kLanes);
-    };
-    int64_t group = 0;
-    for (; group + 2 <= groups; group += 2) sample(std::integral_constant<int, 2>{}, group);
-    if (group < groups) sample(std::integral_constant<int, 1>{}, group);
+    compute_fields(half, inputs, groups, first, scratch, fields);
+    sample_fields(half.n_outputs, half.stream, fields, outputs, groups, first, key, scratch);
   }
 }
 

@@ -37,50 +37,75 @@ struct LaneStates {
   T* at(int64_t group, int64_t unit) const { return values + (group * units + unit) * kLanes<T>; }
 };
 
+// Fields [group][output][lane] of outputs first ... first + 3.
 template <class T>
-void half_sweep(const HalfSweep<T>& half, const LaneStates<T>& inputs, const LaneStates<T>& outputs, int64_t groups,
-                uint32_t first_chain, uint64_t seed, uint64_t step) {
-  constexpr int kWidth = kLanes<T>;
-  for (int64_t first = 0; first < half.n_outputs; first += kOutputs) {
-    const T* row0 = half.weight.get() + first * half.stride;
-    const T* row1 = row0 + half.stride;
-    const T* row2 = row1 + half.stride;
-    const T* row3 = row2 + half.stride;
-    const T* bias = half.bias.get() + first;
-    const int valid = static_cast<int>(std::min<int64_t>(kOutputs, half.n_outputs - first));
-    for (int64_t group = 0; group < groups; ++group) {
-      Vector<T> sum[kOutputs][kVectors] = {};
-      const auto* states = reinterpret_cast<const Vector<T>*>(inputs.at(group, 0));
-      for (int64_t i = 0; i < half.n_inputs; ++i, states += kVectors) {
+void compute_fields(const HalfSweep<T>& half, const LaneStates<T>& inputs, int64_t groups, int64_t first, T* fields) {
+  const T* row0 = half.weight.get() + first * half.stride;
+  const T* row1 = row0 + half.stride;
+  const T* row2 = row1 + half.stride;
+  const T* row3 = row2 + half.stride;
+  const T* bias = half.bias.get() + first;
+  for (int64_t group = 0; group < groups; ++group, fields += kOutputs * kLanes<T>) {
+    Vector<T> sum[kOutputs][kVectors] = {};
+    const auto* states = reinterpret_cast<const Vector<T>*>(inputs.at(group, 0));
+    for (int64_t i = 0; i < half.n_inputs; ++i, states += kVectors) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          sum[0][v] += row0[i] * states[v];
-          sum[1][v] += row1[i] * states[v];
-          sum[2][v] += row2[i] * states[v];
-          sum[3][v] += row3[i] * states[v];
-        }
-      }
-      T fields[kOutputs][kWidth];
-      std::memcpy(fields, sum, sizeof(fields));
-      uint32_t words[kOutputs][kWidth];
-      for (int lane = 0; lane < kWidth; ++lane) {
-        const math::Words4 draw = math::philox4x32(static_cast<uint32_t>(first / kOutputs) | half.stream,
-                                                   first_chain + static_cast<uint32_t>(group * kWidth + lane),
-                                                   static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
-                                                   static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-        words[0][lane] = draw.x;
-        words[1][lane] = draw.y;
-        words[2][lane] = draw.z;
-        words[3][lane] = draw.w;
-      }
-      for (int j = 0; j < valid; ++j) {
-        T* drawn = outputs.at(group, first + j);
-        for (int lane = 0; lane < kWidth; ++lane) {
-          const T uniform = static_cast<T>(math::uniform_open(words[j][lane]));
-          drawn[lane] = math::bernoulli(fields[j][lane] + bias[j], uniform) ? T(1) : T(0);
-        }
+      for (int v = 0; v < kVectors; ++v) {
+        sum[0][v] += row0[i] * states[v];
+        sum[1][v] += row1[i] * states[v];
+        sum[2][v] += row2[i] * states[v];
+        sum[3][v] += row3[i] * states[v];
       }
     }
+    for (int j = 0; j < kOutputs; ++j) {
+      for (int v = 0; v < kVectors; ++v) sum[j][v] += bias[j];
+    }
+    std::memcpy(fields, sum, sizeof(sum));
+  }
+}
+
+// What the draws of a sweep depend on, beside the unit.
+struct SweepKey {
+  uint64_t seed, step;
+  uint32_t first_chain;
+};
+
+// Draws outputs first ... first + 3 from their fields; there are none from n_outputs on.
+template <class T>
+void sample_fields(int64_t n_outputs, uint32_t stream, const T* fields, const LaneStates<T>& outputs, int64_t groups,
+                   int64_t first, const SweepKey& key) {
+  constexpr int kWidth = kLanes<T>;
+  const int valid = static_cast<int>(std::min<int64_t>(kOutputs, n_outputs - first));
+  for (int64_t group = 0; group < groups; ++group, fields += kOutputs * kWidth) {
+    uint32_t words[kOutputs][kWidth];
+    for (int lane = 0; lane < kWidth; ++lane) {
+      const math::Words4 draw =
+          math::philox4x32(static_cast<uint32_t>(first / kOutputs) | stream,
+                           key.first_chain + static_cast<uint32_t>(group * kWidth + lane),
+                           static_cast<uint32_t>(key.step), static_cast<uint32_t>(key.step >> 32),
+                           static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
+      words[0][lane] = draw.x;
+      words[1][lane] = draw.y;
+      words[2][lane] = draw.z;
+      words[3][lane] = draw.w;
+    }
+    for (int j = 0; j < valid; ++j) {
+      T* drawn = outputs.at(group, first + j);
+      for (int lane = 0; lane < kWidth; ++lane) {
+        const T uniform = static_cast<T>(math::uniform_open(words[j][lane]));
+        drawn[lane] = math::bernoulli(fields[j * kWidth + lane], uniform) ? T(1) : T(0);
+      }
+    }
+  }
+}
+
+template <class T>
+void half_sweep(const HalfSweep<T>& half, const LaneStates<T>& inputs, const LaneStates<T>& outputs, int64_t groups,
+                const SweepKey& key) {
+  alignas(64) T fields[kGroupsPerChunk * kOutputs * kLanes<T>];
+  for (int64_t first = 0; first < half.n_outputs; first += kOutputs) {
+    compute_fields(half, inputs, groups, first, fields);
+    sample_fields(half.n_outputs, half.stream, fields, outputs, groups, first, key);
   }
 }
 
@@ -104,10 +129,10 @@ void sample_chunk(const RbmGibbs& p, const HalfSweep<T>& to_hidden, const HalfSw
     }
   }
   for (int64_t sweep = 0; sweep < p.sweeps; ++sweep) {
-    const uint64_t seed = static_cast<uint64_t>(p.key[0]);
-    const uint64_t step = static_cast<uint64_t>(p.key[1]) + static_cast<uint64_t>(sweep);
-    half_sweep(to_hidden, visible, hidden, groups, static_cast<uint32_t>(first_chain), seed, step);
-    half_sweep(to_visible, hidden, visible, groups, static_cast<uint32_t>(first_chain), seed, step);
+    const SweepKey key{static_cast<uint64_t>(p.key[0]), static_cast<uint64_t>(p.key[1]) + static_cast<uint64_t>(sweep),
+                       static_cast<uint32_t>(first_chain)};
+    half_sweep(to_hidden, visible, hidden, groups, key);
+    half_sweep(to_visible, hidden, visible, groups, key);
   }
   const auto unpack = [&](const LaneStates<T>& from, State* to) {
     for (int64_t chain = 0; chain < chains; ++chain) {

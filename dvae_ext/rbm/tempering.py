@@ -1,0 +1,174 @@
+"""log Z by parallel tempering: choose the reference, adapt the ladder, freeze it, measure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dvae_ext.rbm import ladder as ladders_of
+from dvae_ext.rbm.ensemble import Ensemble, Path, World
+from dvae_ext.rbm.statistics import PathEstimate
+
+_FIRST_LEVELS = 12
+_FIRST_SWEEPS = 32
+_ADAPTATION_ROUNDS = (5, 9)  # at least, at most
+_CHUNKS = 16  # of a measurement: for the trace, and for a drift of the barrier
+_OPEN_BATCH = 64  # sweeps in a batch where the length of the measurement is not known beforehand
+_MEANS_CALLS = 16
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a measurement ends: after ``sweeps``, or once it is precise enough, or when the time is up."""
+
+    sweeps: int
+    target_std_error: float | None
+    adapt_until: float | None  # of time.perf_counter()
+    deadline: float | None
+
+    @property
+    def open_ended(self) -> bool:
+        return self.target_std_error is not None or self.deadline is not None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a frozen ladder gave."""
+
+    path: Path
+    betas: Tensor
+    estimate: PathEstimate
+    trace: list[tuple[int, float, float]]  # sweeps so far, log Z, standard error
+    sweeps: int
+    warnings: list[str]
+
+
+def measure(
+    uniform: Path, ladders: int, levels: int | None, budget: Budget, seed: int, progress: Progress, reference: str
+) -> Measurement:
+    """Runs the whole procedure on an RBM that is known to be sound."""
+    world = World.current()
+    ensemble = _choose_reference(uniform, ladders, levels, seed, world, progress, reference, budget)
+    path = ensemble.path
+    # Burn-in on the frozen ladder; it also settles where bridge sampling is centred.
+    if _time_is_up(budget.deadline, world, ensemble.device):
+        raise TimeoutError
+    ensemble.run(_OPEN_BATCH if budget.deadline is not None else max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048)))
+    ensemble.shifts, _ = ensemble.look()
+    ensemble.forget()
+    ensemble.travel.zero_()
+
+    trace: list[tuple[int, float, float]] = []
+    early: PathEstimate | None = None
+    batch = _OPEN_BATCH if budget.open_ended else max(1, budget.sweeps // _CHUNKS)
+    chunk = batch
+    while True:
+        ensemble.run(chunk, batch)
+        estimate = ensemble.estimate(batch)
+        early = early or estimate
+        log_z = path.reference_log_z + estimate.value
+        trace.append((ensemble.sweeps, log_z, estimate.std_error))
+        progress(
+            f"measured {ensemble.sweeps} sweeps: log Z {log_z:.4f} ± {estimate.std_error:.4f}, "
+            f"{estimate.round_trips:.0f} round trips per ladder"
+        )
+        precise = budget.target_std_error is not None and estimate.std_error <= budget.target_std_error
+        if ensemble.sweeps + batch > budget.sweeps or (precise and len(trace) >= 4):
+            break
+        if _time_is_up(budget.deadline, world, ensemble.device):
+            break
+        if budget.open_ended:
+            chunk = batch * max(1, ensemble.sweeps // batch // 4)  # a quarter more
+    warnings = _warnings(estimate, early, budget, ensemble)
+    return Measurement(path, ensemble.betas, estimate, trace, ensemble.sweeps, warnings)
+
+
+def _choose_reference(
+    uniform: Path,
+    ladders: int,
+    levels: int | None,
+    seed: int,
+    world: World,
+    progress: Progress,
+    reference: str,
+    budget: Budget,
+) -> Ensemble:
+    """An ensemble on an adapted ladder from whichever reference meets the smaller barrier."""
+    ensemble = Ensemble(uniform, ladders_of.first_ladder(levels or _FIRST_LEVELS), ladders, seed, world)
+    barrier = _adapt(ensemble, levels, progress, budget)
+    in_haste = reference == "auto" and _time_is_up(budget.adapt_until, world, ensemble.device)
+    if reference == "uniform" or in_haste:
+        return ensemble
+    path = uniform.independent(*ensemble.top_means(_MEANS_CALLS, 4))
+    other = Ensemble(path, ladders_of.first_ladder(len(ensemble.betas)), ladders, seed, world)
+    other.key = ensemble.key.clone()
+    other_barrier = _adapt(other, levels, progress, budget)
+    if reference == "independent" or other_barrier <= barrier:
+        return other
+    ensemble.key = other.key  # no draw is used twice
+    return ensemble
+
+
+def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: Budget) -> float:
+    """Moves the levels to where neighbours reject equally often, in rounds of doubling length; returns the barrier."""
+    sweeps, barrier = _FIRST_SWEEPS, math.inf
+    at_least, at_most = _ADAPTATION_ROUNDS
+    for number in range(1, at_most + 1):
+        ensemble.forget()
+        ensemble.run(sweeps)
+        steps, rejection = ensemble.look()
+        last, barrier = barrier, rejection.sum().item()
+        progress(
+            f"{ensemble.path.reference} reference, round {number}: {len(ensemble.betas)} levels, {sweeps} sweeps, "
+            f"barrier {barrier:.2f}, largest rejection {rejection.max().item():.2f}"
+        )
+        betas = ladders_of.equalise(ensemble.betas, rejection, levels or ladders_of.levels_for(rejection))
+        log_z = torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
+        ensemble.move_to(betas, ladders_of.interpolate(betas, ensemble.betas, log_z).diff())
+        settled = abs(barrier - last) < 0.05 * barrier + 0.05
+        if (number >= at_least and settled) or _time_is_up(budget.adapt_until, ensemble.world, ensemble.device):
+            break
+        sweeps *= 2
+    return barrier
+
+
+def _time_is_up(until: float | None, world: World, device: torch.device) -> bool:
+    return until is not None and world.first(float(time.perf_counter() > until), device) > 0
+
+
+def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensemble: Ensemble) -> list[str]:
+    found = []
+    if not math.isfinite(estimate.value) or not math.isfinite(estimate.std_error):
+        found.append("the estimate is not finite: neighbouring levels do not overlap; use more levels")
+        return found
+    width = abs(estimate.reverse - estimate.forward)
+    width_error = max(estimate.std_error, estimate.width_std_error)
+    if width > 3 * width_error:
+        found.append(
+            f"stepping stones up and down the path differ by {width:.3g}, more than 3 standard errors of "
+            f"{width_error:.3g}: run more sweeps"
+        )
+    if estimate.round_trips < 10:
+        found.append(
+            f"{estimate.round_trips:.1f} round trips per ladder, fewer than 10: regions of the model may have been "
+            "missed, and the standard error with them; run more sweeps"
+        )
+    drift = abs(estimate.barrier - early.barrier)
+    if drift > 0.05 * estimate.barrier + 3 * early.barrier_std_error:
+        found.append(
+            f"the barrier moved from {early.barrier:.2f} to {estimate.barrier:.2f} during the measurement: the ladders "
+            "were not in equilibrium; run more sweeps"
+        )
+    if budget.target_std_error is not None and estimate.std_error > budget.target_std_error:
+        found.append(
+            f"the standard error {estimate.std_error:.3g} did not reach the target {budget.target_std_error:.3g} "
+            f"within {ensemble.sweeps} sweeps"
+        )
+    return found
