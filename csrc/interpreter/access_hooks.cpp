@@ -32,7 +32,8 @@ Thread* caller() {
 void report(const void* address, std::size_t bytes, Access kind, void* code) {
   if (Thread* const thread = caller()) {
     // The return address may belong to the next line.
-    active->checker().access(*thread, address, bytes, kind, Place(reinterpret_cast<std::uintptr_t>(code) - 1));
+    active->last_seen = Place(reinterpret_cast<std::uintptr_t>(code) - 1);
+    active->checker().access(*thread, address, bytes, kind, active->last_seen);
   }
 }
 
@@ -94,6 +95,8 @@ void __tsan_write_range(void* address, std::size_t bytes) {
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_and)                                                                     \
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_or)                                                                      \
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_xor)
+DVAE_EXT_ATOMICS(8, std::uint8_t)
+DVAE_EXT_ATOMICS(16, std::uint16_t)
 DVAE_EXT_ATOMICS(32, std::uint32_t)
 DVAE_EXT_ATOMICS(64, std::uint64_t)
 

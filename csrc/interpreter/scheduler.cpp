@@ -168,6 +168,7 @@ void Scheduler::resume(Thread& thread) {
   current.thread_index = thread.index;
   current.lane = thread.lane();
   spins_ = 0;
+  last_seen = {};
   running_ = &thread;
   switch_context(main_, thread.context);
   running_ = nullptr;
@@ -205,7 +206,8 @@ void Scheduler::finish_thread() {
   std::abort();
 }
 
-void Scheduler::spin_point() {
+void Scheduler::spin_point(Site site) {
+  last_seen = site;
   if (++spins_ >= kSpinsPerTurn) yield();
 }
 

@@ -62,11 +62,11 @@ void on_tick(int, siginfo_t*, void* context) {
     return;
   }
   if (++ticks_without_progress < kTicksPerTimeout || !in_a_kernel()) return;
-  active->stop(
-      *active->running(), Place(interrupted_address(context)), {},
-      "endless spinning: %g seconds of processor time went by and no thread of the launch reached a barrier, a "
-      "warp primitive or its end (an ordinary launch cannot wait for another block)",
-      timeout());
+  const Place here = active->last_seen.known() ? active->last_seen : Place(interrupted_address(context));
+  active->stop(*active->running(), here, {},
+               "endless spinning: %g seconds of processor time went by and no thread of the launch reached a barrier, "
+               "a warp primitive or its end (an ordinary launch cannot wait for another block)",
+               timeout());
 }
 
 void install(int number, void (*handler)(int, siginfo_t*, void*), struct sigaction& previous) {
