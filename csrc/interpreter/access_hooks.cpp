@@ -1,5 +1,9 @@
-// Takes the calls that -fsanitize=thread puts before every load and store of a kernel. Not linked where
-// ThreadSanitizer's own library takes them (DVAE_EXT_INTERPRETER_TSAN).
+// Takes the calls that -fsanitize=thread puts before every load and store of a kernel. Left out where a sanitizer's own
+// library is linked, which takes them or has no room for them.
+#if !defined(DVAE_EXT_INTERPRETER_TSAN) && !defined(__SANITIZE_ADDRESS__)
+#define DVAE_EXT_INTERPRETER_HOOKS
+#endif
+
 #include <cstddef>
 #include <cstdint>
 
@@ -15,7 +19,7 @@ bool instrumented_kernels = false;
 
 bool AccessChecker::instrumented() { return instrumented_kernels; }
 
-#if !defined(DVAE_EXT_INTERPRETER_TSAN)
+#if defined(DVAE_EXT_INTERPRETER_HOOKS)
 
 namespace {
 
@@ -43,7 +47,7 @@ void report(const void* address, std::size_t bytes, Access kind, void* code) {
 
 }  // namespace dvae_ext::interpreter
 
-#if !defined(DVAE_EXT_INTERPRETER_TSAN)
+#if defined(DVAE_EXT_INTERPRETER_HOOKS)
 
 using dvae_ext::interpreter::Access;
 using dvae_ext::interpreter::report;

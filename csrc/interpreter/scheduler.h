@@ -73,6 +73,7 @@ struct Block {
 
   char arrival_token = 0;
   char release_token = 0;
+  char turn_token = 0;
 };
 
 // Why a launch ended early. Filled in by the thread at fault, told by the launching thread.
@@ -103,6 +104,7 @@ class Scheduler {
   Place last_seen;
 
   // Called by the running thread.
+  void start_turn();
   int block_barrier(const char* name, bool predicate, Site site);
   void grid_barrier(Site site);
   void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
@@ -141,6 +143,7 @@ class Scheduler {
   unsigned grid_arrived_ = 0;
   char launch_token_ = 0;
   char grid_token_ = 0;
+  char turn_token_ = 0;
 };
 
 std::string describe(const Thread& thread);

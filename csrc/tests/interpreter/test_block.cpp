@@ -2,7 +2,7 @@
 #include <atomic>
 #include <vector>
 
-#include "check.h"
+#include "interpreter/check.h"
 #include "kernels/gpu.h"
 
 namespace {

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "check.h"
+#include "interpreter/check.h"
 #include "kernels/gpu.h"
 
 namespace gpu = dvae_ext::gpu;

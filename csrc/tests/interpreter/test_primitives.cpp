@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "check.h"
+#include "interpreter/check.h"
 #include "kernels/gpu.h"
 
 namespace gpu = dvae_ext::gpu;

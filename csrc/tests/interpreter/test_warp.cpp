@@ -1,7 +1,7 @@
 // Warp primitives against the CUDA programming guide (sections on warp vote, reduce, shuffle and __syncwarp).
 #include <vector>
 
-#include "check.h"
+#include "interpreter/check.h"
 #include "kernels/gpu.h"
 
 namespace {
