@@ -78,8 +78,7 @@ DVAE_EXT_UNDEFINED(sub_overflow, "signed overflow in a subtraction", void*, void
 DVAE_EXT_UNDEFINED(mul_overflow, "signed overflow in a multiplication", void*, void*)
 DVAE_EXT_UNDEFINED(negate_overflow, "signed overflow in a negation", void*)
 DVAE_EXT_UNDEFINED(divrem_overflow, "division by zero or overflow in a division", void*, void*)
-DVAE_EXT_UNDEFINED(shift_out_of_bounds, "shift by a negative number or by the type's width or more", void*,
-                   void*)
+DVAE_EXT_UNDEFINED(shift_out_of_bounds, "shift by a negative number or by the type's width or more", void*, void*)
 DVAE_EXT_UNDEFINED(pointer_overflow, "pointer arithmetic wraps around", void*, void*)
 DVAE_EXT_UNDEFINED(float_cast_overflow, "a floating point number does not fit the integer type", void*)
 DVAE_EXT_UNDEFINED(load_invalid_value, "a bool or enumeration holds no value of its type", void*)

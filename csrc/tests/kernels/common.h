@@ -18,7 +18,8 @@ inline const kernels::Parallel kSerial{nullptr, nullptr, 1};
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(std::size_t size) : size_(size), data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {
+  explicit Buffer(std::size_t size)
+      : size_(size), data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {
     for (std::size_t i = 0; i < size; ++i) data_.get()[i] = T(0);
   }
   T* data() { return data_.get(); }
