@@ -1,5 +1,9 @@
-// Takes the calls that -fsanitize=thread puts before every load and store of a kernel. Not linked where
-// ThreadSanitizer's own library takes them (DVAE_EXT_INTERPRETER_TSAN).
+// Takes the calls that -fsanitize=thread puts before every load and store of a kernel. Left out where a sanitizer's own
+// library is linked, which takes them or has no room for them.
+#if !defined(DVAE_EXT_INTERPRETER_TSAN) && !defined(__SANITIZE_ADDRESS__)
+#define DVAE_EXT_INTERPRETER_HOOKS
+#endif
+
 #include <cstddef>
 #include <cstdint>
 
@@ -15,7 +19,7 @@ bool instrumented_kernels = false;
 
 bool AccessChecker::instrumented() { return instrumented_kernels; }
 
-#if !defined(DVAE_EXT_INTERPRETER_TSAN)
+#if defined(DVAE_EXT_INTERPRETER_HOOKS)
 
 namespace {
 
@@ -32,7 +36,8 @@ Thread* caller() {
 void report(const void* address, std::size_t bytes, Access kind, void* code) {
   if (Thread* const thread = caller()) {
     // The return address may belong to the next line.
-    active->checker().access(*thread, address, bytes, kind, Place(reinterpret_cast<std::uintptr_t>(code) - 1));
+    active->last_seen = Place(reinterpret_cast<std::uintptr_t>(code) - 1);
+    active->checker().access(*thread, address, bytes, kind, active->last_seen);
   }
 }
 
@@ -42,7 +47,7 @@ void report(const void* address, std::size_t bytes, Access kind, void* code) {
 
 }  // namespace dvae_ext::interpreter
 
-#if !defined(DVAE_EXT_INTERPRETER_TSAN)
+#if defined(DVAE_EXT_INTERPRETER_HOOKS)
 
 using dvae_ext::interpreter::Access;
 using dvae_ext::interpreter::report;
@@ -94,6 +99,8 @@ void __tsan_write_range(void* address, std::size_t bytes) {
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_and)                                                                     \
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_or)                                                                      \
   DVAE_EXT_ATOMIC_UPDATE(bits, type, fetch_xor)
+DVAE_EXT_ATOMICS(8, std::uint8_t)
+DVAE_EXT_ATOMICS(16, std::uint16_t)
 DVAE_EXT_ATOMICS(32, std::uint32_t)
 DVAE_EXT_ATOMICS(64, std::uint64_t)
 

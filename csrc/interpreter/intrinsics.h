@@ -270,7 +270,7 @@ inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x
 
 // A load through the read-only cache: the value, with the alignment that the instruction needs.
 template <class T>
-T __ldg(const T* pointer, Site site = Site::current()) {
+DVAE_EXT_INLINE T __ldg(const T* pointer, Site site = Site::current()) {
   check_aligned(pointer, alignof(T), site);
   return *pointer;
 }

@@ -85,7 +85,7 @@ void warp_collective(const char* name, unsigned mask, void* payload, Complete co
   active->warp_collective(name, mask, payload, complete, ordering, site);
 }
 
-void spin_point() { active->spin_point(); }
+void spin_point(Site site) { active->spin_point(site); }
 
 // One thread runs at a time, so memory is sequentially consistent already.
 void memory_fence() {

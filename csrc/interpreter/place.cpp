@@ -1,6 +1,7 @@
 #include "interpreter/place.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <string_view>
 
 #include "interpreter/module.h"
@@ -24,8 +25,8 @@ std::string look_up(std::uintptr_t address) {
     std::string_view text(line);
     text = text.substr(0, text.find_first_of("\n "));
     if (found || text.find('?') != std::string_view::npos) continue;
-    best = text;
-    found = text.find("csrc/interpreter/") == std::string_view::npos;
+    best = std::filesystem::path(text).lexically_normal();
+    found = best.find("csrc/interpreter/") == std::string::npos;
   }
   pclose(pipe);
   return best;

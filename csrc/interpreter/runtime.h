@@ -9,6 +9,9 @@
 
 #pragma GCC visibility push(hidden)
 
+// What touches a kernel's memory on its behalf has to carry the kernel's lines.
+#define DVAE_EXT_INLINE inline __attribute__((always_inline))
+
 namespace dvae_ext::interpreter {
 
 using Site = std::source_location;
@@ -50,7 +53,7 @@ enum class Ordering { kMemory, kNone };  // whether it also orders memory, as __
 void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
 
 // Called by every atomic: lets other threads run now and then, so that waiting for them ends.
-void spin_point();
+void spin_point(Site site);
 void memory_fence();
 
 void async_copy(void* shared, const void* global, unsigned bytes, unsigned valid, Site site);

@@ -23,6 +23,7 @@ uint3 unflatten(std::uint64_t linear, dim3 extent) {
 
 void start_thread() {
   context_started();
+  active->start_turn();
   active->launch().body(active->launch().context);
   active->finish_thread();
 }
@@ -135,9 +136,10 @@ void Scheduler::run_blocks_together() {
       block.static_shared.restore();
       if (advance(block)) progress = true;
       block.static_shared.save();
-      // The static variables of all blocks share one place, which ThreadSanitizer cannot know.
-      order_acquire(&launch_token_);
-      order_release(&launch_token_);
+      // The static variables of all blocks share one place, which ThreadSanitizer cannot know: for it, all that one
+      // block does in its turn comes before the next block's turn.
+      order_acquire(&block.turn_token);
+      order_release(&turn_token_);
     }
     if (finished) return;
     if (!progress) report_deadlock();
@@ -168,13 +170,22 @@ void Scheduler::resume(Thread& thread) {
   current.thread_index = thread.index;
   current.lane = thread.lane();
   spins_ = 0;
+  last_seen = {};
   running_ = &thread;
   switch_context(main_, thread.context);
   running_ = nullptr;
   if (failure_.happened) report_failure();
 }
 
-void Scheduler::yield() { switch_context(running_->context, main_); }
+void Scheduler::yield() {
+  if (launch_.cooperative) order_release(&running_->block->turn_token);
+  switch_context(running_->context, main_);
+  start_turn();
+}
+
+void Scheduler::start_turn() {
+  if (launch_.cooperative) order_acquire(&turn_token_);
+}
 
 void Scheduler::wait(Thread::State state, const char* name, Site site) {
   Thread& thread = *running_;
@@ -205,7 +216,8 @@ void Scheduler::finish_thread() {
   std::abort();
 }
 
-void Scheduler::spin_point() {
+void Scheduler::spin_point(Site site) {
+  last_seen = site;
   if (++spins_ >= kSpinsPerTurn) yield();
 }
 

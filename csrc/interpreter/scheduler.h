@@ -73,6 +73,7 @@ struct Block {
 
   char arrival_token = 0;
   char release_token = 0;
+  char turn_token = 0;
 };
 
 // Why a launch ended early. Filled in by the thread at fault, told by the launching thread.
@@ -99,12 +100,15 @@ class Scheduler {
   AccessChecker& checker() { return checker_; }
   // Grows whenever a thread gets past something that it could have waited for.
   std::uint64_t progress() const { return progress_; }
+  // The last place that the running thread was seen at since it had its turn.
+  Place last_seen;
 
   // Called by the running thread.
+  void start_turn();
   int block_barrier(const char* name, bool predicate, Site site);
   void grid_barrier(Site site);
   void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
-  void spin_point();
+  void spin_point(Site site);
   [[noreturn]] void stop(const Thread& culprit, Place where, Place other, const char* format, ...)
       __attribute__((format(printf, 5, 6)));
   [[noreturn]] void finish_thread();
@@ -139,6 +143,7 @@ class Scheduler {
   unsigned grid_arrived_ = 0;
   char launch_token_ = 0;
   char grid_token_ = 0;
+  char turn_token_ = 0;
 };
 
 std::string describe(const Thread& thread);

@@ -48,9 +48,13 @@ const std::vector<SharedVariable>& static_shared_variables() {
 const SharedVariable* static_shared_variable_at(const void* address) {
   const auto& variables = static_shared_variables();
   const auto* wanted = static_cast<const unsigned char*>(address);
+  // Most accesses are to global memory, far away.
+  if (variables.empty() || wanted < variables.front().address ||
+      wanted >= variables.back().address + variables.back().bytes) {
+    return nullptr;
+  }
   auto after = std::upper_bound(variables.begin(), variables.end(), wanted,
                                 [](const unsigned char* value, const SharedVariable& v) { return value < v.address; });
-  if (after == variables.begin()) return nullptr;
   --after;
   return wanted < after->address + after->bytes ? &*after : nullptr;
 }

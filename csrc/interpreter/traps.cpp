@@ -14,6 +14,13 @@ namespace dvae_ext::interpreter {
 
 namespace {
 
+// The sanitizers want these signals themselves, and tell more about them.
+#if defined(__SANITIZE_ADDRESS__) || defined(DVAE_EXT_INTERPRETER_TSAN)
+constexpr bool kTakesSignals = false;
+#else
+constexpr bool kTakesSignals = true;
+#endif
+
 constexpr int kTicksPerTimeout = 4;
 constexpr std::size_t kHandlerStackBytes = 64 * 1024;
 
@@ -62,11 +69,11 @@ void on_tick(int, siginfo_t*, void* context) {
     return;
   }
   if (++ticks_without_progress < kTicksPerTimeout || !in_a_kernel()) return;
-  active->stop(
-      *active->running(), Place(interrupted_address(context)), {},
-      "endless spinning: %g seconds of processor time went by and no thread of the launch reached a barrier, a "
-      "warp primitive or its end (an ordinary launch cannot wait for another block)",
-      timeout());
+  const Place here = active->last_seen.known() ? active->last_seen : Place(interrupted_address(context));
+  active->stop(*active->running(), here, {},
+               "endless spinning: %g seconds of processor time went by and no thread of the launch reached a barrier, "
+               "a warp primitive or its end (an ordinary launch cannot wait for another block)",
+               timeout());
 }
 
 void install(int number, void (*handler)(int, siginfo_t*, void*), struct sigaction& previous) {
@@ -79,15 +86,8 @@ void install(int number, void (*handler)(int, siginfo_t*, void*), struct sigacti
 
 }  // namespace
 
-#if defined(__SANITIZE_ADDRESS__) || defined(DVAE_EXT_INTERPRETER_TSAN)
-
-// The sanitizers want these signals themselves, and tell more about them.
-Traps::Traps() {}
-Traps::~Traps() {}
-
-#else
-
 Traps::Traps() {
+  if (!kTakesSignals) return;
   static unsigned char handler_stack[kHandlerStackBytes];
   stack_t stack = {};
   stack.ss_sp = handler_stack;
@@ -119,6 +119,7 @@ Traps::Traps() {
 }
 
 Traps::~Traps() {
+  if (!kTakesSignals) return;
   if (has_timer_) timer_delete(timer_);
   // A tick may still be pending; the handler before ours may be the default, which ends the process.
   const timespec now = {};
@@ -136,7 +137,5 @@ Traps::~Traps() {
   sigaction(SIGSEGV, &previous_segv_, nullptr);
   if (previous_stack_.ss_flags != SS_ONSTACK) sigaltstack(&previous_stack_, nullptr);
 }
-
-#endif
 
 }  // namespace dvae_ext::interpreter

@@ -47,7 +47,8 @@ using dvae_ext::interpreter::Location;
 
 extern "C" {
 
-void __ubsan_handle_type_mismatch_v1(void* data, std::uintptr_t pointer) {
+void __ubsan_handle_type_mismatch_v1(void* data, void* accessed) {
+  const auto pointer = reinterpret_cast<std::uintptr_t>(accessed);
   const auto& record = *static_cast<const dvae_ext::interpreter::TypeMismatch*>(data);
   const unsigned long alignment = 1ul << record.log_alignment;
   char text[256];
@@ -62,9 +63,9 @@ void __ubsan_handle_type_mismatch_v1(void* data, std::uintptr_t pointer) {
   dvae_ext::interpreter::report(record.location, text);
 }
 
-void __ubsan_handle_out_of_bounds(void* data, std::uintptr_t index) {
+void __ubsan_handle_out_of_bounds(void* data, void* index) {
   char text[128];
-  std::snprintf(text, sizeof(text), "index %ld is out of the array's bounds", static_cast<long>(index));
+  std::snprintf(text, sizeof(text), "index %ld is out of the array's bounds", reinterpret_cast<long>(index));
   dvae_ext::interpreter::report(*static_cast<const Location*>(data), text);
 }
 
@@ -72,17 +73,16 @@ void __ubsan_handle_out_of_bounds(void* data, std::uintptr_t index) {
   void __ubsan_handle_##name(void* data __VA_OPT__(, ) __VA_ARGS__) {         \
     dvae_ext::interpreter::report(*static_cast<const Location*>(data), what); \
   }
-DVAE_EXT_UNDEFINED(add_overflow, "signed overflow in an addition", std::uintptr_t, std::uintptr_t)
-DVAE_EXT_UNDEFINED(sub_overflow, "signed overflow in a subtraction", std::uintptr_t, std::uintptr_t)
-DVAE_EXT_UNDEFINED(mul_overflow, "signed overflow in a multiplication", std::uintptr_t, std::uintptr_t)
-DVAE_EXT_UNDEFINED(negate_overflow, "signed overflow in a negation", std::uintptr_t)
-DVAE_EXT_UNDEFINED(divrem_overflow, "division by zero or overflow in a division", std::uintptr_t, std::uintptr_t)
-DVAE_EXT_UNDEFINED(shift_out_of_bounds, "shift by a negative number or by the type's width or more", std::uintptr_t,
-                   std::uintptr_t)
-DVAE_EXT_UNDEFINED(pointer_overflow, "pointer arithmetic wraps around", std::uintptr_t, std::uintptr_t)
-DVAE_EXT_UNDEFINED(float_cast_overflow, "a floating point number does not fit the integer type", std::uintptr_t)
-DVAE_EXT_UNDEFINED(load_invalid_value, "a bool or enumeration holds no value of its type", std::uintptr_t)
-DVAE_EXT_UNDEFINED(vla_bound_not_positive, "an array's bound is not positive", std::uintptr_t)
+DVAE_EXT_UNDEFINED(add_overflow, "signed overflow in an addition", void*, void*)
+DVAE_EXT_UNDEFINED(sub_overflow, "signed overflow in a subtraction", void*, void*)
+DVAE_EXT_UNDEFINED(mul_overflow, "signed overflow in a multiplication", void*, void*)
+DVAE_EXT_UNDEFINED(negate_overflow, "signed overflow in a negation", void*)
+DVAE_EXT_UNDEFINED(divrem_overflow, "division by zero or overflow in a division", void*, void*)
+DVAE_EXT_UNDEFINED(shift_out_of_bounds, "shift by a negative number or by the type's width or more", void*, void*)
+DVAE_EXT_UNDEFINED(pointer_overflow, "pointer arithmetic wraps around", void*, void*)
+DVAE_EXT_UNDEFINED(float_cast_overflow, "a floating point number does not fit the integer type", void*)
+DVAE_EXT_UNDEFINED(load_invalid_value, "a bool or enumeration holds no value of its type", void*)
+DVAE_EXT_UNDEFINED(vla_bound_not_positive, "an array's bound is not positive", void*)
 DVAE_EXT_UNDEFINED(nonnull_arg, "null where an argument must not be")
 DVAE_EXT_UNDEFINED(builtin_unreachable, "code that was declared unreachable is reached")
 DVAE_EXT_UNDEFINED(missing_return, "a function ends without the value that it must return")

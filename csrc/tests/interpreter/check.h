@@ -1,0 +1,87 @@
+// A test is a function that throws; this collects and runs them.
+#pragma once
+
+#include <cstdio>
+#include <functional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "interpreter/interpreter.h"
+
+namespace dvae_ext::tests {
+
+struct Test {
+  const char* name;
+  void (*body)();
+};
+inline std::vector<Test>& all_tests() {
+  static std::vector<Test> tests;
+  return tests;
+}
+struct Register {
+  Register(const char* name, void (*body)()) { all_tests().push_back({name, body}); }
+};
+
+#define TEST(name)                                                        \
+  static void name();                                                     \
+  static const ::dvae_ext::tests::Register register_##name{#name, &name}; \
+  static void name()
+
+[[noreturn]] inline void fail(const char* file, int line, const std::string& message) {
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + message);
+}
+
+template <class A, class B>
+void expect_equal(const A& got, const B& expected, const char* text, const char* file, int line) {
+  if (got == expected) return;
+  std::ostringstream message;
+  message << text << " is " << got << ", expected " << expected;
+  fail(file, line, message.str());
+}
+
+#define EXPECT(condition) \
+  if (!(condition)) ::dvae_ext::tests::fail(__FILE__, __LINE__, #condition)
+#define EXPECT_EQUAL(got, expected) ::dvae_ext::tests::expect_equal(got, expected, #got, __FILE__, __LINE__)
+
+// Runs body, which must raise a fault whose message holds every one of the parts.
+inline void expect_fault(const std::vector<std::string>& parts, const std::function<void()>& body, const char* file,
+                         int line) {
+  std::string message;
+  try {
+    body();
+  } catch (const interpreter::Fault& fault) {
+    message = fault.what();
+  }
+  if (message.empty()) fail(file, line, "no fault was raised");
+  for (const std::string& part : parts) {
+    if (message.find(part) == std::string::npos) fail(file, line, "'" + part + "' is not in: " + message);
+  }
+}
+#define EXPECT_FAULT(parts, ...) ::dvae_ext::tests::expect_fault(parts, [&] { __VA_ARGS__; }, __FILE__, __LINE__)
+
+inline const char* const kSchedules[] = {"forward", "reverse", "random:1", "random:2"};
+
+// Every test under every schedule. An argument selects the tests whose names hold it.
+inline int run_all(int argc, char** argv) {
+  const std::string wanted = argc > 1 ? argv[1] : "";
+  int failed = 0, ran = 0;
+  for (const Test& test : all_tests()) {
+    if (std::string(test.name).find(wanted) == std::string::npos) continue;
+    for (const char* schedule : kSchedules) {
+      interpreter::set_schedule(interpreter::parse_schedule(schedule));
+      ++ran;
+      try {
+        test.body();
+      } catch (const std::exception& error) {
+        ++failed;
+        std::printf("FAILED %s (%s): %s\n", test.name, schedule, error.what());
+      }
+    }
+  }
+  std::printf("%d of %d passed\n", ran - failed, ran);
+  return failed != 0 || ran == 0;
+}
+
+}  // namespace dvae_ext::tests
