@@ -17,9 +17,12 @@ MAX_EXACT_UNITS = 30
 class HasRBMParameters(Protocol):
     """What :func:`log_z` reads of an RBM."""
 
-    weight: Tensor
-    visible_bias: Tensor
-    hidden_bias: Tensor
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def visible_bias(self) -> Tensor: ...
+    @property
+    def hidden_bias(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
