@@ -19,7 +19,6 @@ from dvae_ext.nn import MLP, ExponentialSmoothing, LogisticSmoothing, Smoothing,
 from dvae_ext.objectives import (
     bernoulli_log_likelihood,
     linear_warmup,
-    log_z_with_gradient,
     piecewise_constant,
     rbm_kl,
 )
@@ -232,8 +231,7 @@ class DVAE(Model):
             zetas.append(self.smoothing.sample(logits[-1]))
         means = [self.smoothing.posterior_mean(g, zeta) for g, zeta in zip(logits[:-1], zetas[:-1], strict=True)]
         reconstruction = bernoulli_log_likelihood(x, self._decode(zetas)).mean()
-        states = self.chains.visible, self.chains.hidden
-        running = log_z_with_gradient(self.rbm, *states, self.tracker.value.to(x.dtype))
+        running = self.tracker.log_z(self.rbm)
         kl = rbm_kl(self.rbm, logits, means).mean() + running
         loss = linear_warmup(step, total_steps, self.config.kl_warmup) * kl - reconstruction
         with torch.no_grad():
@@ -242,7 +240,7 @@ class DVAE(Model):
                 "kl": kl.detach(),
                 "reconstruction": reconstruction.detach(),
                 "log_z": running.detach(),
-                "chain_log_likelihood": self.rbm.negative_energy_mean(*states) - running,
+                "chain_log_likelihood": self.tracker.negative_energy_mean(self.rbm) - running,
             }
         return loss, metrics
 

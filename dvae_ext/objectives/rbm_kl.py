@@ -55,18 +55,3 @@ def rbm_kl(rbm: RBM, logits: Sequence[Tensor], posterior_means: Sequence[Tensor]
         field = earlier @ rbm.weight[:, first - split : end - split]
         total = total - (field * mean[:, first:end]).sum(-1)
     return total
-
-
-def log_z_with_gradient(rbm: RBM, visible: Tensor, hidden: Tensor, value: Tensor | float) -> Tensor:
-    """A scalar that equals ``value`` and whose gradient estimates that of log Z (DVAE++ appendix E).
-
-    The gradient is that of the mean negative energy of ``visible [C, n_visible]`` and ``hidden [C, n_hidden]``, samples
-    of the RBM; it is unbiased for exact samples. No gradient flows to the samples.
-
-    Example:
-        >>> log_z = log_z_with_gradient(RBM(3, 2), torch.ones(4, 3), torch.ones(4, 2), 1.5)
-        >>> log_z.item()
-        1.5
-    """
-    negative_energy = rbm.negative_energy_mean(visible, hidden)
-    return negative_energy - negative_energy.detach() + value

@@ -78,9 +78,12 @@ class RBM(nn.Module):
         """
         self._check("visible", visible, self.n_visible)
         self._check("hidden", hidden, self.n_hidden)
-        statistics = sufficient_statistics(visible.detach(), hidden.detach())
-        parameters = (self.weight, self.visible_bias, self.hidden_bias)
-        return torch.stack([(p * s).sum() for p, s in zip(parameters, statistics, strict=True)]).sum()
+        return self.inner_product(*sufficient_statistics(visible.detach(), hidden.detach()))
+
+    def inner_product(self, correlation: Tensor, visible_mean: Tensor, hidden_mean: Tensor) -> Tensor:
+        """The mean of −E, a scalar, of states with these :func:`sufficient_statistics`."""
+        biases = self.visible_bias @ visible_mean + self.hidden_bias @ hidden_mean
+        return (self.weight * correlation).sum() + biases
 
     @staticmethod
     def _check(name: str, states: Tensor, units: int) -> None:

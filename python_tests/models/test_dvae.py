@@ -301,7 +301,7 @@ def test_training_loss_compiles_without_graph_break(smoothing: str) -> None:
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model.training_loss, fullgraph=True, backend=counter)
     x = stripes()
-    for step in (0, 10, 20, 50, 60):
+    for step in (0, 10, 20, 50):
         torch.manual_seed(7)
         expected, _ = model.training_loss(x, step, 100)
         torch.manual_seed(7)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dvae_ext import ops
 from dvae_ext.nn import ExponentialSmoothing, LogisticSmoothing, Smoothing, SpikeSmoothing
-from dvae_ext.objectives import log_z_with_gradient, rbm_kl
+from dvae_ext.objectives import rbm_kl
 from dvae_ext.rbm import RBM
 from python_tests.enumeration import all_states, exact_log_z, random_rbm
 
@@ -142,21 +142,6 @@ def test_one_group_is_the_mean_field_kl(halves: tuple[int, int], units: int) -> 
     log_p = rbm.log_prob(states[:, : halves[0]], states[:, halves[0] :], exact_log_z(rbm))
     expected = (log_q.exp() * (log_q - log_p)).sum(-1)
     torch.testing.assert_close(rbm_kl(rbm, [logits], []) + exact_log_z(rbm), expected)
-
-
-def test_log_z_gradient_over_all_states_is_exact() -> None:
-    """The surrogate's gradient, averaged over the states with their probabilities, is the gradient of log Z."""
-    rbm = random_rbm(3, 2, seed=11)
-    exact = torch.autograd.grad(exact_log_z(rbm), list(rbm.parameters()))
-    total = [torch.zeros_like(p) for p in rbm.parameters()]
-    for state in all_states(5):
-        visible, hidden = state[None, :3], state[None, 3:]
-        surrogate = log_z_with_gradient(rbm, visible, hidden, 4.5)
-        assert surrogate.item() == pytest.approx(4.5)
-        probability = rbm.log_prob(visible, hidden, exact_log_z(rbm)).exp().detach()
-        for sum_, gradient in zip(total, torch.autograd.grad(surrogate, list(rbm.parameters())), strict=True):
-            sum_ += probability * gradient
-    torch.testing.assert_close(tuple(total), exact)
 
 
 def test_bad_groups() -> None:

@@ -13,7 +13,7 @@ from dvae_ext.ops import rbm_gibbs_
 from dvae_ext.rbm import RBM, LogZTracker, PersistentChains
 from dvae_ext.rbm.eager import eager_gibbs_
 from dvae_ext.rbm.rbm import sufficient_statistics
-from python_tests.enumeration import exact_log_z, random_rbm
+from python_tests.enumeration import all_states, exact_log_z, random_rbm
 
 
 @pytest.mark.parametrize("gibbs", [rbm_gibbs_, eager_gibbs_])
@@ -94,6 +94,25 @@ def test_tracker_follows_log_z_along_a_path() -> None:
     exact = exact_log_z(rbm.double()).item()
     assert abs(exact - start) > 0.9
     assert tracker.value.item() == pytest.approx(exact, abs=0.03)
+
+
+def test_log_z_gradient_over_all_states_is_exact() -> None:
+    """The surrogate's gradient, averaged over the states with their probabilities, is the gradient of log Z."""
+    rbm = random_rbm(3, 2, seed=11)
+    exact = torch.autograd.grad(exact_log_z(rbm), list(rbm.parameters()))
+    tracker = LogZTracker(RBM(3, 2, dtype=torch.float64), torch.zeros(1, 3), torch.zeros(1, 2)).double()
+    total = [torch.zeros_like(p) for p in rbm.parameters()]
+    for state in all_states(5):
+        visible, hidden = state[None, :3], state[None, 3:]
+        tracker.update(rbm, visible, hidden)
+        tracker.correct(4.5)
+        surrogate = tracker.log_z(rbm)
+        assert surrogate.item() == pytest.approx(4.5)
+        assert tracker.negative_energy_mean(rbm).item() == pytest.approx(-rbm.energy(visible, hidden).item())
+        probability = rbm.log_prob(visible, hidden, exact_log_z(rbm)).exp().detach()
+        for sum_, gradient in zip(total, torch.autograd.grad(surrogate, list(rbm.parameters())), strict=True):
+            sum_ += probability * gradient
+    torch.testing.assert_close(tuple(total), exact)
 
 
 def test_tracker_needs_a_known_start() -> None:
