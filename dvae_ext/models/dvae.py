@@ -24,7 +24,7 @@ from dvae_ext.objectives import (
 )
 from dvae_ext.rbm import RBM, LogZEstimate, LogZTracker, PersistentChains, log_z
 from dvae_ext.rbm.eager import eager_gibbs_
-from dvae_ext.rbm.log_z import MAX_EXACT_UNITS
+from dvae_ext.rbm.log_z import DEFAULT_SWEEPS, MAX_EXACT_UNITS
 
 if TYPE_CHECKING:
     from dvae_ext.data import DataInfo
@@ -269,15 +269,13 @@ class DVAE(Model):
         """log Z of the prior by :func:`dvae_ext.rbm.log_z`; the running value of training continues from it.
 
         Args:
-            method: "auto" enumerates if the smaller side has at most 30 units and runs parallel tempering otherwise; or
-                a method of :func:`dvae_ext.rbm.log_z`.
-            quick: fewer sweeps, for decisions during training.
-
-        Every process of a group calls it: each takes a share of the ladders, and all get the same estimate.
+            method: "auto" enumerates if the smaller side has at most 30 units and runs parallel tempering otherwise;
+                or a method of :func:`dvae_ext.rbm.log_z`.
+            quick: an eighth of the sweeps of tempering; for decisions during training.
         """
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "tempering"
-        estimate = log_z(self.rbm, method=method, sweeps=512 if quick else None)
+        estimate = log_z(self.rbm, method=method, sweeps=DEFAULT_SWEEPS // 8 if quick else None)
         self.tracker.correct(estimate.value)
         return estimate
 

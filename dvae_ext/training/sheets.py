@@ -15,12 +15,12 @@ from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
 
-@contextmanager
 def spread(images: Tensor, count: int) -> Tensor:
     """``count`` images from all over the set: files are often sorted by class."""
     return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
 
 
+@contextmanager
 def isolated_rng(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """Draws inside come from ``seed`` and leave torch's generators outside as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -229,7 +229,7 @@ struct Share {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) rbm_log_z_exact_sum_kernel(Model<T> model) {
+__global__ void __launch_bounds__(kThreads, 1) rbm_log_z_exact_sum_kernel(Model<T> model) {
   const Workspace ws(model.p);
   __shared__ Staging stage;
   __shared__ Scaled lanes[kThreads];
