@@ -65,23 +65,28 @@ DVAE_EXT_HD T log1p_remainder(T x) {
   return fma(p * square, s, -s * x);
 }
 
-// exp(-x) for x >= 0, zero where the result would be denormal in float: sums over many pairs meet that range all the
-// time, and denormal arithmetic is a hundred times slower.
+// exp(x) for x <= 87, zero where the result would be denormal in float: sums over many pairs or grid points meet that
+// range all the time, and denormal arithmetic is a hundred times slower.
 namespace detail {
 template <class F>
-DVAE_EXT_HD F exp_of_minus_float(F x) {
-  const F limit(87.0f);
-  const auto beyond = x > limit;
+DVAE_EXT_HD F exp_flushed_float(F x) {
+  const F limit(-87.0f);
+  const auto beyond = x < limit;
   decltype(bits_of(x)) n;
-  const F y = F(1.0f) + expm1_reduced(-select(beyond, limit, x), n);
+  const F y = F(1.0f) + expm1_reduced(select(beyond, limit, x), n);
   return select(beyond, F(0.0f), y * from_bits((n + 127) << 23));
 }
 }  // namespace detail
-DVAE_EXT_HD float exp_of_minus(float x) { return detail::exp_of_minus_float(x); }
+DVAE_EXT_HD float exp_flushed(float x) { return detail::exp_flushed_float(x); }
 #if DVAE_EXT_HAS_SIMD
-DVAE_EXT_HD Simd exp_of_minus(Simd x) { return detail::exp_of_minus_float(x); }
+DVAE_EXT_HD Simd exp_flushed(Simd x) { return detail::exp_flushed_float(x); }
 #endif
-DVAE_EXT_HD double exp_of_minus(double x) { return exp(-x); }
+DVAE_EXT_HD double exp_flushed(double x) { return exp(x); }
+
+template <class T>
+DVAE_EXT_HD T exp_of_minus(T x) {
+  return exp_flushed(-x);
+}
 
 }  // namespace DVAE_EXT_ISA
 }  // namespace dvae_ext::math

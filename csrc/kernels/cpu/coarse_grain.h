@@ -1,6 +1,7 @@
 // What the coarse-grain kernels share on the CPU: rows of R values padded to whole vectors.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "math/coarse_grain.h"
@@ -35,16 +36,19 @@ inline Vector<T> load_vector(const T* from) {
   memcpy(&x, from, sizeof(x));
   return x;
 }
+template <int kOffset, class V, int... kIndex>
+inline auto part(V x, std::integer_sequence<int, kIndex...>) {
+  return __builtin_shufflevector(x, x, (kOffset + kIndex)...);
+}
 // The elements combined by halves, in an order that is fixed.
 template <class T, int kBytes, class Combine>
 inline T reduce(typename VectorOf<T, kBytes>::type x, const Combine& combine) {
-  if constexpr (kBytes == 2 * sizeof(T)) {
+  constexpr int half = kBytes / (2 * static_cast<int>(sizeof(T)));
+  if constexpr (half == 1) {
     return combine(x[0], x[1]);
   } else {
-    typename VectorOf<T, kBytes / 2>::type low, high;
-    memcpy(&low, &x, sizeof(low));
-    memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof(low), sizeof(high));
-    return reduce<T, kBytes / 2>(combine(low, high), combine);
+    using Indices = std::make_integer_sequence<int, half>;
+    return reduce<T, kBytes / 2>(combine(part<0>(x, Indices{}), part<half>(x, Indices{})), combine);
   }
 }
 // The largest of count values; where one is a NaN, any of them.
