@@ -55,8 +55,10 @@ def test_float32_keeps_its_relative_accuracy(spread: float, logvar_range: float,
     cotangent = torch.ones(40, 40, device=device)
     ours = value_and_gradients(ops.pairwise_kl_normal, inputs, cotangent)
     theirs = value_and_gradients(reference.pairwise_kl_normal, [x.double() for x in inputs], cotangent.double())
+    # Past log-variances of 40 the exponential is taken of a rounded difference.
+    rtol = 3e-6 if logvar_range <= 40 else 2e-5
     representable = theirs[0] < 1.5e38  # twice as much is met on the way
-    torch.testing.assert_close(ours[0].double()[representable], theirs[0][representable], rtol=3e-6, atol=0)
+    torch.testing.assert_close(ours[0].double()[representable], theirs[0][representable], rtol=rtol, atol=0)
     if bool(representable.all()):
         for mine, expected in zip(ours[1:], theirs[1:], strict=True):
             # The gradient sums terms of both signs: compared at the scale of the largest of a posterior.

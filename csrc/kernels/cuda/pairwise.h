@@ -33,6 +33,21 @@ struct Inputs {
   }
 };
 
+// Whether any thread of the block has met inputs that need the wide form: a flag for each warp, read after a barrier.
+template <int kWarps>
+struct WideFlags {
+  __device__ static void set(int* flags, bool wide) {
+    const int any = __any_sync(0xffffffffu, wide);
+    if (threadIdx.x % 32 == 0) flags[threadIdx.x / 32] = any;
+  }
+  __device__ static bool get(const int* flags) {
+    int any = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) any |= flags[warp];
+    return any != 0;
+  }
+};
+
 inline constexpr int kTile = 64;  // posteriors per side of a tile of pairs
 inline constexpr int kEdge = 16;  // threads per side of a block; each has kPer x kPer pairs
 inline constexpr int kPer = kTile / kEdge;
@@ -65,13 +80,14 @@ __global__ void __launch_bounds__(kEdge* kEdge, 2)
   DVAE_EXT_DYNAMIC_SHARED(T, shared);
   T* rows = shared;
   T* columns = shared + kDims<T> * features * kTile;
-  __shared__ int wide;
+  using Flags = WideFlags<threads / 32>;
+  __shared__ int wide_flags[threads / 32];
   __shared__ double scratch[threads];
   const int thread = static_cast<int>(threadIdx.x), tx = thread % kEdge, ty = thread / kEdge;
   const int64_t i0 = static_cast<int64_t>(blockIdx.y) * kTile, j0 = static_cast<int64_t>(blockIdx.x) * kTile;
   T sums[kPer][kPer] = {};
   T softplus = T(0);
-  if (thread == 0) wide = 0;
+  bool wide = false;  // what this thread has met so far
   for (int64_t k0 = 0; k0 < inputs.dims; k0 += kDims<T>) {
     const int count = inputs.dims - k0 < kDims<T> ? static_cast<int>(inputs.dims - k0) : kDims<T>;
     __syncthreads();
@@ -81,14 +97,15 @@ __global__ void __launch_bounds__(kEdge* kEdge, 2)
       const int64_t index = (left ? i0 : j0) + row;
       if (index < inputs.batch) {
         Family::store(inputs.side(index, k0 + k), (left ? rows : columns) + k * features * kTile, kTile, row);
-        if (inputs.needs_wide(index, k0 + k)) wide = 1;
+        wide |= inputs.needs_wide(index, k0 + k);
       } else {
         Family::store(decltype(inputs.side(0, 0)){}, (left ? rows : columns) + k * features * kTile, kTile, row);
       }
     }
+    Flags::set(wide_flags, wide);
     __syncthreads();
     T chain[kPer][kPer] = {};
-    if (wide) {
+    if (Flags::get(wide_flags)) {
       for (int k = 0; k < count; ++k) {
         tile_dimension<Family, true, kSoftplus, T>(rows + k * features * kTile, columns + k * features * kTile, ty, tx,
                                                    sums, chain);
@@ -176,20 +193,20 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
   constexpr int threads = 32 * kWarps;
   DVAE_EXT_DYNAMIC_SHARED(T, features);  // [kOthers<T>][features][kLaneDims]
   __shared__ T w_ij[kRowsPerBlock][kOthers<T> + 1], w_ji[kRowsPerBlock][kOthers<T> + 1];
-  __shared__ int wide;
+  using Flags = WideFlags<kWarps>;
+  __shared__ int wide_flags[kWarps];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int64_t i0 = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock;
   const int64_t k = static_cast<int64_t>(blockIdx.y) * kLaneDims + lane;
   const auto weight = source.prepare();
-  if (thread == 0) wide = 0;
-  __syncthreads();
+  bool wide = false;  // what this thread has met so far
   decltype(inputs.side(0, 0)) own[kRowsPerThread];
 #pragma unroll
   for (int n = 0; n < kRowsPerThread; ++n) {
     const int64_t i = i0 + warp * kRowsPerThread + n;
     const bool inside = i < inputs.batch && k < inputs.dims;
     own[n] = inside ? inputs.side(i, k) : decltype(inputs.side(0, 0)){};
-    if (inside && inputs.needs_wide(i, k)) wide = 1;
+    wide |= inside && inputs.needs_wide(i, k);
   }
   T total[kRowsPerThread][Family::kInputs] = {};
   for (int64_t j0 = 0; j0 < inputs.batch; j0 += kOthers<T>) {
@@ -199,7 +216,7 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
       T* columns = features + j * Family::kFeatures * kLaneDims;
       if (k < inputs.dims) {
         Family::store(inputs.side(j0 + j, k), columns, kLaneDims, lane);
-        if (inputs.needs_wide(j0 + j, k)) wide = 1;
+        wide |= inputs.needs_wide(j0 + j, k);
       } else {
         Family::store(decltype(inputs.side(0, 0)){}, columns, kLaneDims, lane);
       }
@@ -214,8 +231,9 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
       const bool inside = i0 + row < inputs.batch && j < count;
       w_ji[row][j] = inside ? weight(j0 + j, i0 + row) : T(0);
     }
+    Flags::set(wide_flags, wide);
     __syncthreads();
-    if (wide) {
+    if (Flags::get(wide_flags)) {
       gradient_tile<Family, true, kSoftplus, T>(features, w_ij, w_ji, count, warp, lane, weight.softplus_scale, own,
                                                 total);
     } else {
