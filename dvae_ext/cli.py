@@ -30,6 +30,7 @@ from dvae_ext.training import (
     TrainingConfig,
     default_config,
     evaluate_run,
+    probe_run,
     process_group,
     resolve_device,
     train,
@@ -52,6 +53,7 @@ Train, evaluate and sample discrete variational autoencoders.
   evaluate RUN      certified likelihood of a trained run, with its error bar
   sample RUN        a PNG sheet: prior samples by chain, reconstructions
   log-z RUN|FILE    log Z of a run's RBM, or of one in a .npz or .safetensors file
+  probe RUN         what the latents know of the classes: k-means, KNN, linear
 
 Start with
   dvae-ext train dvae --data digits              two minutes, no files needed
@@ -140,6 +142,21 @@ class SampleOptions:
     """Rows and columns of each panel."""
     seed: int = 0
     """Seed of the samples."""
+    data_dir: Path | None = None
+    """Folder of the data files, if they have moved."""
+    device: str | None = None
+    """Another device than in training."""
+
+
+@dataclass
+class ProbeOptions:
+    """Classify test images by their mean latents: k-means, nearest neighbours and linear classifiers of few labels.
+
+    Writes probes.json to the run folder. For data sets with labels: digits, mnist, fashion-mnist.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
     data_dir: Path | None = None
     """Folder of the data files, if they have moved."""
     device: str | None = None
@@ -285,11 +302,22 @@ def sample_command(args: list[str]) -> None:
     print(f"written: {out}")
 
 
+def probe_command(args: list[str]) -> None:
+    """``dvae-ext probe``."""
+    options = tyro.cli(ProbeOptions, prog=f"{PROGRAM} probe", args=args)
+    run = RunFolder(options.run)
+    config = with_device(run.config(options.data_dir), options.device)
+    scores = probe_run(run, config, run.load_dataset(config), resolve_device(config.training.device))
+    print("\n".join(f"{name:<12} {score}" for name, score in scores.items()))
+    print(f"\naccuracy in percent over seeds, written to {run.path / 'probes.json'}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "sample": sample_command,
     "log-z": log_z_command,
+    "probe": probe_command,
 }
 
 

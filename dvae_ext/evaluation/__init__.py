@@ -1,5 +1,16 @@
 """What a trained model is worth."""
 
+from dvae_ext.evaluation.bound import BoundEstimate, active_units, bound, features
 from dvae_ext.evaluation.likelihood import LikelihoodEstimate, log_likelihood
+from dvae_ext.evaluation.probes import Score, probe
 
-__all__ = ["LikelihoodEstimate", "log_likelihood"]
+__all__ = [
+    "BoundEstimate",
+    "LikelihoodEstimate",
+    "Score",
+    "active_units",
+    "bound",
+    "features",
+    "log_likelihood",
+    "probe",
+]

@@ -30,3 +30,13 @@ def piecewise_constant(step: int, total_steps: int, breaks: Sequence[float], val
     if len(values) != len(breaks) + 1:
         raise ValueError(f"values: expected {len(breaks) + 1} for {len(breaks)} breaks, got {len(values)}")
     return values[sum(step >= limit * total_steps for limit in breaks)]
+
+
+def exponential_annealing(step: int, total_steps: int, start: float, end: float, fraction: float) -> float:
+    """Falls (or rises) exponentially from ``start`` to ``end`` over ``fraction`` of ``total_steps`` and stays there.
+
+    Example:
+        >>> [round(exponential_annealing(step, 100, 1.0, 0.25, 0.5), 6) for step in (0, 25, 50, 100)]
+        [1.0, 0.5, 0.25, 0.25]
+    """
+    return start * (end / start) ** linear_warmup(step, total_steps, fraction)

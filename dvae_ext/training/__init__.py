@@ -6,6 +6,7 @@ from .distributed import Ranks, process_group, resolve_device
 from .interrupt import Interrupted
 from .likelihood import Likelihood, estimate_likelihood
 from .loop import Trainer, train, with_device
+from .probe import probe_run
 from .report import Report, evaluate_run
 from .run import RunFolder
 from .sheets import image_grid, write_sheet
@@ -27,6 +28,7 @@ __all__ = [
     "estimate_likelihood",
     "evaluate_run",
     "image_grid",
+    "probe_run",
     "process_group",
     "read_checkpoint",
     "resolve_device",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dvae_ext import __version__
-from dvae_ext.data import Dataset, derive_seed
+from dvae_ext.data import Dataset, derive_seed, evaluation_batches
+from dvae_ext.evaluation import BoundEstimate, active_units, bound
+from dvae_ext.models import Model
+from dvae_ext.models.base import evaluating
 
 from .checkpoint import write_atomically
 from .config import RunConfig
 from .distributed import Ranks
-from .likelihood import Likelihood, estimate_likelihood
+from .likelihood import EVALUATION_BATCH, Likelihood, estimate_likelihood
 from .run import RunFolder
-from .sheets import write_sheet
+from .sheets import isolated_rng, write_sheet
 
 # Rows and columns of the panels of samples.png.
 SHEET_SIZE = 10
@@ -37,6 +42,9 @@ class Report:
         version: Version of this package that evaluated.
         test: Likelihood of the test set.
         notes: Sentences that belong beside the number.
+        bounds: Of models whose bound has a reconstruction and a KL term: "bound", and for Concrete latents "relaxed",
+            the estimate that training uses.
+        active_units: Latents whose posterior mean varies by more than 0.01 over the test set.
     """
 
     run: str
@@ -49,6 +57,8 @@ class Report:
     version: str
     test: Likelihood
     notes: tuple[str, ...]
+    bounds: dict[str, BoundEstimate] = field(default_factory=dict)
+    active_units: int | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """The table, as pairs of label and value."""
@@ -69,6 +79,11 @@ class Report:
                 f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents",
             )
         )
+        for name, value in self.bounds.items():
+            terms = f"reconstruction {value.reconstruction:.2f}, KL {value.kl:.2f}"
+            rows.append((f"test {name}", f"{value.value:.2f} ± {value.std_error:.2f} nats ({terms})"))
+        if self.active_units is not None:
+            rows.append(("active units", str(self.active_units)))
         rows += [("warning", warning) for warning in test.warnings]
         return rows + [("note", note) for note in self.notes]
 
@@ -95,6 +110,7 @@ def evaluate_run(
     model, step, problems = run.load_model(config, dataset, device)
     seed = derive_seed(config.training.seed, "test")
     test = estimate_likelihood(model, dataset.test, num_samples, seed, device, ranks)
+    bounds, active = estimate_bounds(model, dataset, seed, device) if ranks.first else ({}, None)
     report = Report(
         run=str(run.path),
         model=config.model,
@@ -106,12 +122,33 @@ def evaluate_run(
         version=__version__,
         test=test,
         notes=(*dataset.notes, *problems),
+        bounds=bounds,
+        active_units=active,
     )
     if ranks.first:
         title = f"{report.model} on {report.data}, step {step:,}: {test.log_likelihood:.2f} ± {test.std_error:.2f} nats"
         write_sheet(run.path / "samples.png", model, dataset, SHEET_SIZE, seed, device, title)
         write_report(report, run.path)
     return report
+
+
+def estimate_bounds(
+    model: Model, dataset: Dataset, seed: int, device: torch.device
+) -> tuple[dict[str, BoundEstimate], int | None]:
+    """Test bounds and active units of a model that has them."""
+    if not hasattr(model, "bound_terms"):
+        return {}, None
+    with evaluating(model), isolated_rng(derive_seed(seed, "bounds"), device):
+
+        def batches() -> Iterator[Tensor]:
+            return evaluation_batches(dataset.test, EVALUATION_BATCH, device)
+
+        bounds = {"bound": bound(model, batches(), exact=True)}
+        if hasattr(model.config, "temperature"):
+            bounds["relaxed"] = bound(model, batches())
+        if not hasattr(model, "posterior_mean"):
+            return bounds, None
+        return bounds, active_units(torch.cat([model.posterior_mean(x).cpu() for x in batches()]))
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -1,0 +1,79 @@
+// KL(a || b) of two Bernoulli variables given by logits, and its derivatives.
+//
+// KL is the Bregman divergence of softplus: softplus(l_b) - softplus(l_a) - sigmoid(l_a) (l_b - l_a). By symmetry
+// the signs of both logits can be flipped so that l_a <= 0; the probability in the formula is then at most 1/2 and the
+// tails keep their relative accuracy. Near l_a = l_b the three terms cancel and a form in remainders is used instead:
+// with p = sigmoid(l_a), d = l_b - l_a, y = p (exp(d) - 1): KL = [log(1 + y) - y] + p [exp(d) - 1 - d].
+#pragma once
+
+#include "math/remainders.h"
+
+namespace dvae_ext::math {
+inline namespace DVAE_EXT_ISA {
+
+struct BernoulliPairs {
+  static constexpr int kInputs = 1;
+  static constexpr int kFeatures = 5;
+
+  template <class T>
+  struct Side {
+    T logit, softplus_plus, softplus_minus, p, q;  // softplus(±logit), sigmoid(±logit)
+  };
+
+  template <class T>
+  DVAE_EXT_HD static Side<T> side(T logit) {
+    return {logit, softplus(logit), softplus(-logit), sigmoid(logit), sigmoid(-logit)};
+  }
+  template <class T>
+  DVAE_EXT_HD static bool needs_wide(T /*logit*/) {
+    return false;
+  }
+  // Element j of feature columns that lie `stride` apart.
+  template <class T>
+  DVAE_EXT_HD static Side<T> load(const T* columns, int64_t stride, int64_t j) {
+    return {columns[j], columns[stride + j], columns[2 * stride + j], columns[3 * stride + j], columns[4 * stride + j]};
+  }
+  template <class T>
+  DVAE_EXT_HD static void store(const Side<T>& side, T* columns, int64_t stride, int64_t j) {
+    columns[j] = side.logit;
+    columns[stride + j] = side.softplus_plus;
+    columns[2 * stride + j] = side.softplus_minus;
+    columns[3 * stride + j] = side.p;
+    columns[4 * stride + j] = side.q;
+  }
+
+  template <bool kWide, class T>
+  struct Pair {
+    const Side<T>&a, &b;
+
+    DVAE_EXT_HD Pair(const Side<T>& a_, const Side<T>& b_) : a(a_), b(b_) {}
+
+    DVAE_EXT_HD static T kl(const Side<T>& a, const Side<T>& b) {
+      const bool flip = a.logit > T(0);
+      const T d = select(flip, a.logit - b.logit, b.logit - a.logit);
+      const T p = select(flip, a.q, a.p);
+      const T above = select(flip, b.softplus_minus, b.softplus_plus);
+      const T base = select(flip, a.softplus_minus, a.softplus_plus);
+      const bool small = fabs(d) < T(1);
+      const T near_d = select(small, d, T(0));
+      const ExpRemainder<T> series(near_d);
+      const T excess = series.even + series.odd;
+      const T near = fma(p, excess, log1p_remainder(p * (near_d + excess)));
+      const T far = (above - base) - p * d;
+      const T result = select(small, near, far);
+      return select(result < T(0), T(0), result);
+    }
+    DVAE_EXT_HD T kl_ab() const { return kl(a, b); }
+    DVAE_EXT_HD T kl_ba() const { return kl(b, a); }
+
+    // Adds d/d(logit_a) of w_ab KL(a || b) + w_ba KL(b || a).
+    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_logit) const {
+      const T slope_ab = a.p * a.q * (a.logit - b.logit);
+      const T slope_ba = select(a.logit > T(0), b.q - a.q, a.p - b.p);
+      grad_logit += fma(w_ab, slope_ab, w_ba * slope_ba);
+    }
+  };
+};
+
+}  // namespace DVAE_EXT_ISA
+}  // namespace dvae_ext::math

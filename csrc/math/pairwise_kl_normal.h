@@ -1,0 +1,86 @@
+// KL(a || b) of two univariate normals given by mean and log-variance, and its derivatives.
+//
+//   KL = 1/2 [ exp(d) - 1 - d + (mean_a - mean_b)² exp(-logvar_b) ],   d = logvar_a - logvar_b.
+//
+// exp(d) is the product of one factor per side, so a batch of B posteriors needs 2 B exponentials, not B². Beyond
+// kFactorLimit the factors could overflow where the quotient does not: the wide form takes the exponential per pair.
+#pragma once
+
+#include "math/remainders.h"
+
+namespace dvae_ext::math {
+inline namespace DVAE_EXT_ISA {
+
+struct NormalPairs {
+  static constexpr int kInputs = 2;    // mean, log-variance
+  static constexpr int kFeatures = 4;  // what a posterior contributes to all of its pairs
+  static constexpr double kFactorLimit = 40.0;
+
+  template <class T>
+  struct Side {
+    T mean, logvar, variance, precision;
+  };
+
+  template <class T>
+  DVAE_EXT_HD static Side<T> side(T mean, T logvar) {
+    return {mean, logvar, exp(logvar), exp(-logvar)};
+  }
+  template <class T>
+  DVAE_EXT_HD static bool needs_wide(T /*mean*/, T logvar) {
+    return fabs(logvar) > T(kFactorLimit);
+  }
+  // Element j of feature columns that lie `stride` apart.
+  template <class T>
+  DVAE_EXT_HD static Side<T> load(const T* columns, int64_t stride, int64_t j) {
+    return {columns[j], columns[stride + j], columns[2 * stride + j], columns[3 * stride + j]};
+  }
+  template <class T>
+  DVAE_EXT_HD static void store(const Side<T>& side, T* columns, int64_t stride, int64_t j) {
+    columns[j] = side.mean;
+    columns[stride + j] = side.logvar;
+    columns[2 * stride + j] = side.variance;
+    columns[3 * stride + j] = side.precision;
+  }
+
+  // Both directions of one pair share the differences and the series.
+  template <bool kWide, class T>
+  struct Pair {
+    T mean_difference, logvar_difference;
+    T scaled_ab, scaled_ba;  // mean_difference * precision of the second argument
+    T excess_ab, excess_ba;  // exp(d) - 1 - d and exp(-d) - 1 + d
+
+    DVAE_EXT_HD Pair(const Side<T>& a, const Side<T>& b) {
+      mean_difference = a.mean - b.mean;
+      logvar_difference = a.logvar - b.logvar;
+      scaled_ab = mean_difference * b.precision;
+      scaled_ba = mean_difference * a.precision;
+      T ratio = a.variance * b.precision, inverse = b.variance * a.precision;
+      if constexpr (kWide) {
+        // An infinite precision times a zero difference is zero, as in the limit.
+        scaled_ab = select(mean_difference == T(0), T(0), scaled_ab);
+        scaled_ba = select(mean_difference == T(0), T(0), scaled_ba);
+        ratio = exp(logvar_difference);
+        inverse = exp(-logvar_difference);
+      }
+      const T d = logvar_difference;
+      const ExpRemainder<T> series(d);
+      const bool small = fabs(d) < T(0.75);
+      excess_ab = select(small, series.even + series.odd, (ratio - T(1)) - d);
+      excess_ba = select(small, series.even - series.odd, (inverse - T(1)) + d);
+    }
+
+    DVAE_EXT_HD T kl_ab() const { return T(0.5) * fma(scaled_ab, mean_difference, excess_ab); }
+    DVAE_EXT_HD T kl_ba() const { return T(0.5) * fma(scaled_ba, mean_difference, excess_ba); }
+
+    // Adds d/d(mean_a, logvar_a) of w_ab KL(a || b) + w_ba KL(b || a).
+    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_mean, T& grad_logvar) const {
+      grad_mean += fma(w_ab, scaled_ab, w_ba * scaled_ba);
+      const T slope_ab = excess_ab + logvar_difference;  // expm1(d)
+      const T slope_ba = (logvar_difference - excess_ba) - scaled_ba * mean_difference;
+      grad_logvar += T(0.5) * fma(w_ab, slope_ab, w_ba * slope_ba);
+    }
+  };
+};
+
+}  // namespace DVAE_EXT_ISA
+}  // namespace dvae_ext::math

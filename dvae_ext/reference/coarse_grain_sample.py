@@ -1,0 +1,43 @@
+"""Coarse-grained densities in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dvae_ext.reference.philox import philox4x32, split_key, uniform_open
+
+
+def grid(num_points: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """The R equidistant points on [-1, 1] (CG-BPEF-VAE section 3.2)."""
+    index = torch.arange(num_points, dtype=dtype, device=device)
+    return (2 * index - (num_points - 1)) / (num_points - 1)
+
+
+def coarse_grain_logits(coefficients: Tensor, num_points: int) -> Tensor:
+    """Σ_m c_m ζ_r^m: ``[..., num_points]`` from ``[..., order]``."""
+    points = grid(num_points, coefficients.dtype, coefficients.device)
+    powers = torch.stack([points**m for m in range(1, coefficients.shape[-1] + 1)])
+    return coefficients @ powers
+
+
+def coarse_grain_noise(
+    batch: int, dims: int, key: Tensor, num_points: int, num_samples: int, dtype: torch.dtype
+) -> Tensor:
+    """The Gumbel variates ``[num_samples, batch, dims, num_points]`` that the kernels make from a key."""
+    row = torch.arange(num_samples * batch, device=key.device)[:, None]
+    blocks = -(-dims * num_points // 4)
+    seed, offset = split_key(key)
+    words = philox4x32((torch.arange(blocks, device=key.device)[None], row, *offset), seed)
+    uniform = uniform_open(words.reshape(num_samples * batch, blocks * 4)[:, : dims * num_points], dtype)
+    return -torch.log(-torch.log(uniform)).reshape(num_samples, batch, dims, num_points)
+
+
+def coarse_grain_sample(
+    coefficients: Tensor, key: Tensor, temperature: float, num_points: int = 101, num_samples: int = 1
+) -> Tensor:
+    """See :func:`dvae_ext.ops.coarse_grain_sample`: the same draws from the same key."""
+    batch, dims, _ = coefficients.shape
+    noise = coarse_grain_noise(batch, dims, key, num_points, num_samples, coefficients.dtype)
+    weights = torch.softmax((coarse_grain_logits(coefficients, num_points) + noise) / temperature, dim=-1)
+    return weights @ grid(num_points, coefficients.dtype, coefficients.device)

@@ -1,0 +1,47 @@
+"""Probes of the representation of a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import torch
+
+from dvae_ext.data import Dataset, derive_seed, evaluation_batches
+from dvae_ext.data.labels import load_labels
+from dvae_ext.evaluation import Score, features, probe
+from dvae_ext.models.base import evaluating
+
+from .checkpoint import write_atomically
+from .config import RunConfig, RunError
+from .run import RunFolder
+from .sheets import isolated_rng
+
+FEATURE_BATCH = 200
+
+
+def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, Score]:
+    """Classify the test images by the mean latents of the run's best parameters; writes ``probes.json``.
+
+    Under dynamic binarisation the training images are binarised once, with a fixed seed.
+
+    Raises:
+        RunError: for a model that has no continuous or categorical posterior to take features from.
+        DataError: for a data set without labels.
+        CheckpointError: if the run has no usable checkpoint.
+    """
+    model, _, _ = run.load_model(config, dataset, device)
+    if not hasattr(model, "posterior_features"):
+        raise RunError(f"model {config.model} has no posterior features to probe")
+    train_labels, _, test_labels = load_labels(config.data, config.data_dir)
+    with evaluating(model), isolated_rng(derive_seed(config.training.seed, "probe"), device) as generator:
+        train = dataset.train.to(device).float()
+        if dataset.binarisation == "dynamic":
+            train = torch.bernoulli(train, generator=generator)
+        train, test = (
+            features(model, evaluation_batches(images, FEATURE_BATCH, device)) for images in (train, dataset.test)
+        )
+    scores = probe(train, train_labels, test, test_labels)
+    content = {name: asdict(score) for name, score in scores.items()}
+    write_atomically(run.path / "probes.json", (json.dumps(content, indent=2) + "\n").encode())
+    return scores
