@@ -62,7 +62,8 @@ def cell(values: list[float]) -> str:
 
 def table(entries: list[dict]) -> str:
     lines = [
-        "| | term₂, paper | term₂, ours | 𝓛, paper | 𝓛, ours | 𝓛 of exact latents (T → 0) | −log p(x), 100 samples | runs |",
+        "| | term₂, paper | term₂, ours | 𝓛, paper | 𝓛, ours | 𝓛 of exact latents (T → 0) "
+        "| −log p(x), 100 samples | runs |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for entry in entries:

@@ -67,7 +67,7 @@ def test_every_field_is_an_option_with_help(model, capsys):
     [
         (["fly"], "unknown command 'fly'; known: train, evaluate, sample"),
         (["train"], "name the model first: .*known: dvae"),
-        (["train", "vae"], "unknown model 'vae'; known: dvae"),
+        (["train", "dave"], "unknown model 'dave'; known: dvae"),
         (
             ["train", "dvae", "--preset", "3-linear"],
             "unknown preset of model dvae '3-linear'; known: 1-linear, 2-linear",

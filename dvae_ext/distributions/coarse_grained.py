@@ -21,7 +21,7 @@ class CoarseGrained(Distribution):
     at higher temperatures they are drawn towards zero.
 
     Args:
-        coefficients: c of the powers 1 … M in the last dimension, ``batch_shape + [M]``, with 1 ≤ M ≤ ``num_points`` - 2.
+        coefficients: c of the powers 1 … M, ``batch_shape + [M]``, with 1 ≤ M ≤ ``num_points`` - 2.
         temperature: T > 0 of the Concrete vectors.
         num_points: R.
         validate_args: check parameters and values, as everywhere in torch.distributions.

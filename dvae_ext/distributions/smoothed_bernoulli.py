@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch.distributions import Distribution
 from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
 
 
-class SmoothedBernoulli(Distribution):
+class SmoothedBernoulli(Distribution, ABC):
     r"""Base of q(ζ) = Σ_z q(z) r(ζ|z) with z ~ Bernoulli(σ(logits)) (DVAE++ eq. 2).
 
     A subclass names the parameters of r in ``shape_parameters`` and implements ``_icdf``, ``_log_prob``, ``cdf`` and
@@ -90,15 +91,15 @@ class SmoothedBernoulli(Distribution):
             self._validate_sample(value)
         return self._log_prob(value)
 
+    @abstractmethod
     def posterior_logits(self, value: Tensor) -> Tensor:
         """Logits of q(z = 1 | ζ): ``logits + log r(ζ|1) − log r(ζ|0)`` (DVAE++ section 5)."""
-        raise NotImplementedError
 
-    def _icdf(self, rho: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _icdf(self, rho: Tensor) -> Tensor: ...
 
-    def _log_prob(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_prob(self, value: Tensor) -> Tensor: ...
 
     def _parameters(self, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
         """``logits`` and the parameters of r in the order of ``shape_parameters``, cast to ``dtype`` if given."""

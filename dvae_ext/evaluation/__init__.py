@@ -1,11 +1,20 @@
 """What a trained model is worth."""
 
-from dvae_ext.evaluation.bound import BoundEstimate, active_units, bound, features
+from dvae_ext.evaluation.bound import (
+    BoundEstimate,
+    HasBoundTerms,
+    HasPosteriorFeatures,
+    active_units,
+    bound,
+    features,
+)
 from dvae_ext.evaluation.likelihood import LikelihoodEstimate, log_likelihood
 from dvae_ext.evaluation.probes import Score, probe
 
 __all__ = [
     "BoundEstimate",
+    "HasBoundTerms",
+    "HasPosteriorFeatures",
     "LikelihoodEstimate",
     "Score",
     "active_units",

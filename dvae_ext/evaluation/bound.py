@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class HasBoundTerms(Protocol):
     """A model whose bound is a reconstruction minus a KL term, as in dvae_ext.models.variational."""
 
     def bound_terms(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
 class HasPosteriorFeatures(Protocol):
     """A model that represents an image by its mean latent."""
 

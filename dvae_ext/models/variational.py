@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,21 +113,21 @@ class VariationalAutoencoder(Model):
             self.encoder = relu_mlp(self.num_pixels, config.hidden, parameters)
             self.decoder = relu_mlp(features, config.hidden[::-1], self.num_pixels)
 
+    @abstractmethod
     def kl(self, parameters: Tensor) -> Tensor:
         """KL of posterior and prior for each image ``[B]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, parameters: Tensor, num_samples: int, temperature: float) -> Tensor:
         """Differentiable latents ``[num_samples, B, features]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_exact(self, parameters: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Latents of the posterior that has a probability, ``[K, B, features]``, and log p(z) − log q(z|x) ``[K, B]``."""
-        raise NotImplementedError
+        """Latents ``[K, B, features]`` of the posterior that has a probability, and log p(z) − log q(z|x) ``[K, B]``."""
 
+    @abstractmethod
     def sample_prior(self, num_samples: int, generator: Generator | None) -> Tensor:
         """Latents ``[num_samples, features]`` of the prior."""
-        raise NotImplementedError
 
     def temperature_at(self, step: int, total_steps: int) -> float:
         """The temperature of a training step; models without one ignore it."""

@@ -91,7 +91,8 @@ def mutual_posterior_divergence(
 
     With KL_k(i, j) the divergence of posteriors i and j in dimension k and the means over the ordered pairs i ≠ j:
     ``diverse`` = Σ_k mean softplus(-KL_k), ``mpd`` = mean Σ_k KL_k, ``smooth`` = unbiased standard deviation of
-    Σ_k KL_k. Nothing of size ``batch · batch · dims`` exists, forward or backward; no sum depends on the number of threads.
+    Σ_k KL_k. Nothing of size ``batch · batch · dims`` exists, forward or backward; no sum depends on the number of
+    threads.
 
     Args:
         mean: ``[batch, dims]``, batch ≥ 2.

@@ -9,7 +9,7 @@ import torch
 
 from dvae_ext.data import Dataset, derive_seed, evaluation_batches
 from dvae_ext.data.labels import load_labels
-from dvae_ext.evaluation import Score, features, probe
+from dvae_ext.evaluation import HasPosteriorFeatures, Score, features, probe
 from dvae_ext.models.base import evaluating
 
 from .checkpoint import write_atomically
@@ -31,7 +31,7 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
         CheckpointError: if the run has no usable checkpoint.
     """
     model, _, _ = run.load_model(config, dataset, device)
-    if not hasattr(model, "posterior_features"):
+    if not isinstance(model, HasPosteriorFeatures):
         raise RunError(f"model {config.model} has no posterior features to probe")
     train_labels, _, test_labels = load_labels(config.data, config.data_dir)
     with evaluating(model), isolated_rng(derive_seed(config.training.seed, "probe"), device) as generator:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dvae_ext import __version__
 from dvae_ext.data import Dataset, derive_seed, evaluation_batches
-from dvae_ext.evaluation import BoundEstimate, active_units, bound
+from dvae_ext.evaluation import BoundEstimate, HasBoundTerms, active_units, bound
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
@@ -136,7 +136,7 @@ def estimate_bounds(
     model: Model, dataset: Dataset, seed: int, device: torch.device
 ) -> tuple[dict[str, BoundEstimate], int | None]:
     """Test bounds and active units of a model that has them."""
-    if not hasattr(model, "bound_terms"):
+    if not isinstance(model, HasBoundTerms):
         return {}, None
     with evaluating(model), isolated_rng(derive_seed(seed, "bounds"), device):
 
@@ -146,9 +146,10 @@ def estimate_bounds(
         bounds = {"bound": bound(model, batches(), exact=True)}
         if hasattr(model.config, "temperature"):
             bounds["relaxed"] = bound(model, batches())
-        if not hasattr(model, "posterior_mean"):
+        posterior_mean = getattr(model, "posterior_mean", None)
+        if posterior_mean is None:
             return bounds, None
-        return bounds, active_units(torch.cat([model.posterior_mean(x).cpu() for x in batches()]))
+        return bounds, active_units(torch.cat([posterior_mean(x).cpu() for x in batches()]))
 
 
 def write_report(report: Report, folder: Path) -> None:
