@@ -161,7 +161,7 @@ void Stacks::prepare(std::size_t index, Context& context, void (*entry)()) {
   __asan_unpoison_memory_region(context.stack_bottom, context.stack_size);
 #endif
 #if defined(DVAE_EXT_INTERPRETER_TSAN)
-  context.tsan_fiber = __tsan_create_fiber(0);
+  if (context.tsan_fiber == nullptr) context.tsan_fiber = __tsan_create_fiber(0);
 #endif
   prepare_machine(context, entry);
 }

@@ -21,9 +21,9 @@ uint3 unflatten(std::uint64_t linear, dim3 extent) {
           static_cast<unsigned>(linear / extent.x / extent.y)};
 }
 
-void start_thread() {
+void enter_thread() {
   context_started();
-  active->start_turn();
+  active->start_thread();
   active->launch().body(active->launch().context);
   active->finish_thread();
 }
@@ -80,7 +80,6 @@ void Scheduler::prepare_block(Block& block, std::uint64_t linear, std::size_t fi
   block.threads.resize(threads_per_block_);
   for (unsigned i = 0; i < threads_per_block_; ++i) {
     Thread& thread = block.threads[i];
-    release_context(thread.context);
     thread.block = &block;
     thread.linear = i;
     thread.index = unflatten(i, launch_.block);
@@ -89,18 +88,18 @@ void Scheduler::prepare_block(Block& block, std::uint64_t linear, std::size_t fi
     thread.groups.clear();
     thread.uncommitted = 0;
     thread.clock.epoch = 0;
-    Stacks::all().prepare(first_stack + i, thread.context, &start_thread);
+    Stacks::all().prepare(first_stack + i, thread.context, &enter_thread);
   }
 }
 
 void Scheduler::run() {
-  order_release(&launch_token_);
+  order_release(&begin_token_);
   if (launch_.cooperative) {
     run_blocks_together();
   } else {
     run_blocks_in_turn();
   }
-  order_acquire(&launch_token_);
+  order_acquire(&end_token_);
 }
 
 void Scheduler::run_blocks_in_turn() {
@@ -114,8 +113,8 @@ void Scheduler::run_blocks_in_turn() {
     while (!blocks_[0].finished()) {
       if (!advance(blocks_[0])) report_deadlock();
     }
-    order_acquire(&launch_token_);
-    order_release(&launch_token_);
+    order_acquire(&end_token_);
+    order_release(&begin_token_);
   }
 }
 
@@ -183,6 +182,11 @@ void Scheduler::yield() {
   start_turn();
 }
 
+void Scheduler::start_thread() {
+  order_acquire(&begin_token_);  // all that came before the launch, and the blocks before this one
+  start_turn();
+}
+
 void Scheduler::start_turn() {
   if (launch_.cooperative) order_acquire(&turn_token_);
 }
@@ -209,7 +213,7 @@ void Scheduler::finish_thread() {
   thread.state = Thread::State::kReturned;
   ++block.returned;
   ++progress_;
-  order_release(&launch_token_);
+  order_release(&end_token_);
   // Lanes that waited for this one wait no longer.
   complete_collectives(block, thread.linear / kWarpSize);
   yield();

@@ -104,7 +104,7 @@ class Scheduler {
   Place last_seen;
 
   // Called by the running thread.
-  void start_turn();
+  void start_thread();
   int block_barrier(const char* name, bool predicate, Site site);
   void grid_barrier(Site site);
   void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
@@ -121,6 +121,7 @@ class Scheduler {
   bool advance(Block& block);
   void resume(Thread& thread);
   void yield();
+  void start_turn();
   void wait(Thread::State state, const char* name, Site site);
   void release_block_barrier(Block& block);
   void complete_collectives(Block& block, unsigned warp);
@@ -141,7 +142,8 @@ class Scheduler {
   std::uint64_t progress_ = 0;
   unsigned spins_ = 0;
   unsigned grid_arrived_ = 0;
-  char launch_token_ = 0;
+  char begin_token_ = 0;
+  char end_token_ = 0;
   char grid_token_ = 0;
   char turn_token_ = 0;
 };

@@ -76,9 +76,7 @@ template <class T>
 __global__ void rbm_log_z_exact_units_kernel(Model<T> model) {
   const RbmLogZExact& p = model.p;
   const Workspace ws(p);
-  __shared__ int finite;
-  if (threadIdx.x == 0) finite = 1;
-  __syncthreads();
+  bool finite = true;
   for (int64_t j = threadIdx.x; j < p.summed; j += kThreads) {
     double group[3] = {0, 0, model.summed_bias(j)};
     double probe = group[2];
@@ -87,7 +85,7 @@ __global__ void rbm_log_z_exact_units_kernel(Model<T> model) {
       probe += x;
       group[i < p.low_bits() ? 0 : i < model.first_high() ? 1 : 2] += math::larger(x, 0.0);
     }
-    if (!(probe - probe == 0)) finite = 0;
+    if (!(probe - probe == 0)) finite = false;
     const double highest = math::larger(math::larger(group[0], group[1]), group[2]);
     const bool wide = !(highest <= RbmLogZExact::kMaxGroupField);
     // Until the scan below: the bound on log(1 + e^field), negative for a wide unit.
@@ -95,11 +93,11 @@ __global__ void rbm_log_z_exact_units_kernel(Model<T> model) {
   }
   for (int64_t i = threadIdx.x; i < p.enumerated; i += kThreads) {
     const double x = model.enumerated_bias(i);
-    if (!(x - x == 0)) finite = 0;
+    if (!(x - x == 0)) finite = false;
   }
-  __syncthreads();
+  const int all_finite = __syncthreads_and(finite);
   if (threadIdx.x != 0) return;
-  ws.flags[p.summed] = finite;
+  ws.flags[p.summed] = all_finite;
   double bound = 0;
   for (int64_t j = p.summed - 1; j >= 0; --j) {
     const double next = ws.flags[j];
