@@ -13,6 +13,7 @@ def _glorot(module: nn.Sequential) -> nn.Sequential:
     for layer in module:
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return module
 

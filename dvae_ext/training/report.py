@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from torch import Tensor
 from dvae_ext import __version__
 from dvae_ext.data import Dataset, derive_seed, evaluation_batches
 from dvae_ext.evaluation import BoundEstimate, active_units, bound
-from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
 from .checkpoint import write_atomically
@@ -76,7 +76,8 @@ class Report:
         rows.append(
             (
                 "importance samples",
-                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents",
+                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective)"
+                + (", binary latents" if test.log_z is not None else ""),
             )
         )
         for name, value in self.bounds.items():
@@ -133,7 +134,7 @@ def evaluate_run(
 
 
 def estimate_bounds(
-    model: Model, dataset: Dataset, seed: int, device: torch.device
+    model: Any, dataset: Dataset, seed: int, device: torch.device
 ) -> tuple[dict[str, BoundEstimate], int | None]:
     """Test bounds and active units of a model that has them."""
     if not hasattr(model, "bound_terms"):
