@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 
 from dvae_ext.data import Dataset, derive_seed, evaluation_batches
 from dvae_ext.data.labels import load_labels
@@ -33,7 +34,7 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
     """
     model: Any
     model, _, _ = run.load_model(config, dataset, device)
-    if not isinstance(model, HasPosteriorFeatures):
+    if not isinstance(model, HasPosteriorFeatures) or not isinstance(model, nn.Module):
         raise RunError(f"model {config.model} has no posterior features to probe")
     train_labels, _, test_labels = load_labels(config.data, config.data_dir)
     with evaluating(model), isolated_rng(derive_seed(config.training.seed, "probe"), device) as generator:
