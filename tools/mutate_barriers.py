@@ -60,9 +60,17 @@ def changed_sources(revision: str) -> set[Path]:
     return {ROOT / name for name in names}
 
 
-def included_headers(source: Path) -> list[Path]:
-    names = re.findall(r'#include "(kernels/cuda/[^"]+)"', source.read_text())
-    return [CSRC / name for name in names]
+def included_headers(source: Path) -> set[Path]:
+    """The headers of csrc/kernels/cuda that the file includes, those of the nvcc build apart."""
+    headers: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for name in re.findall(r'#include "(kernels/cuda/[^"]+)"', waiting.pop().read_text()):
+            header = CSRC / name
+            if header not in headers and header.name != "gpu_cuda.h":
+                headers.add(header)
+                waiting.append(header)
+    return headers
 
 
 def compile_one(source: Path, target: Path, flags: list[str]) -> None:
@@ -120,22 +128,25 @@ class Driver:
         return failures[0] if failures else f"exit status {done.returncode}"
 
 
-def mutate(driver: Driver, kernel_source: Path, mutated: Path, number: int, span: tuple[int, int, str]) -> bool:
-    """Whether the tests notice the mutant."""
+def mutate(drivers: list[Driver], mutated: Path, number: int, span: tuple[int, int, str]) -> bool:
+    """Whether the tests of any of the kernels notice the mutant."""
     text = mutated.read_text()
     start, end, replacement = span
     line = text.count("\n", 0, start) + 1
-    folder = BUILD / kernel_source.stem / f"{mutated.stem}_{number}"
-    copy = folder / mutated.relative_to(CSRC)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text(text[:start] + replacement + text[end:])
-    # The folder of the mutant comes first: a mutated header replaces its original.
-    source = copy if mutated == kernel_source else kernel_source
-    verdict = driver.run(source, folder, ["-iquote", str(folder)] if mutated != kernel_source else [])
+    verdict = None
+    for driver in drivers:
+        kernel_source = KERNELS / f"{driver.kernel}.cu"
+        folder = BUILD / driver.kernel / f"{mutated.stem}_{number}"
+        copy = folder / mutated.relative_to(CSRC)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text[:start] + replacement + text[end:])
+        # The mutant's folder comes first: a mutated header takes its original's place.
+        source = copy if mutated == kernel_source else kernel_source
+        verdict = driver.run(source, folder, [] if mutated == kernel_source else ["-iquote", str(folder)])
+        if verdict is not None:
+            break
     name = f"{mutated.relative_to(ROOT)}:{line}: {text[start:end]}"
-    print(
-        f"{'caught   ' if verdict else 'NOT CAUGHT'} {name}" + (f"\n    {verdict[:400]}" if verdict else ""), flush=True
-    )
+    print(f"caught {name}\n    {verdict[:400]}" if verdict else f"NOT CAUGHT {name}", flush=True)
     return verdict is not None
 
 
@@ -157,29 +168,30 @@ def main() -> int:
         changed = changed_sources(arguments.changed)
         sources = [path for path in sources if {path, *included_headers(path)} & changed]
 
-    missed = total = 0
+    # A header's barrier is needed when one of the kernels that include it needs it.
+    users: dict[Path, list[Path]] = {}
+    for source in sources:
+        for path in {source, *included_headers(source)}:
+            if find_barriers(path.read_text()):
+                users.setdefault(path, []).append(source)
+    drivers: dict[Path, Driver] = {}
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for source in sources:
-            places = [
-                (path, span) for path in [source, *included_headers(source)] for span in find_barriers(path.read_text())
-            ]
-            if not places:
-                print(f"{source.relative_to(ROOT)} has no barrier")
-                continue
-            driver = Driver(source.stem)
+        for source in sorted({source for group in users.values() for source in group}):
+            driver = drivers[source] = Driver(source.stem)
             if not driver.cases:
-                sys.exit(f"csrc/tests/kernels has no case for {source.stem}.cu, which has {len(places)} barriers")
+                sys.exit(f"csrc/tests/kernels has no case for {source.stem}.cu, which has barriers")
             driver.prepare(pool)
             unchanged = driver.run(source, BUILD / source.stem / "unchanged", [])
             if unchanged is not None:
                 sys.exit(f"{source.stem}.cu fails its cases before any change: {unchanged}")
-            jobs = [
-                pool.submit(mutate, driver, source, path, number, span) for number, (path, span) in enumerate(places)
-            ]
-            total += len(jobs)
-            missed += sum(not job.result() for job in jobs)
-    print(f"{total - missed} of {total} missing barriers were caught")
-    return 1 if missed else 0
+        jobs = [
+            pool.submit(mutate, [drivers[source] for source in users[path]], path, number, span)
+            for path in sorted(users)
+            for number, span in enumerate(find_barriers(path.read_text()))
+        ]
+        caught = sum(job.result() for job in jobs)
+    print(f"{caught} of {len(jobs)} missing barriers were caught")
+    return 0 if caught == len(jobs) else 1
 
 
 if __name__ == "__main__":
