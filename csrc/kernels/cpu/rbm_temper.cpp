@@ -110,28 +110,36 @@ void store(T* p, Vec<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
-// e^{-|x|}: Taylor's polynomial on the reduced argument, to the last bit or two of T.
-inline Vec<float> exp_minus_abs(Vec<float> x) {
-  typedef int32_t Int __attribute__((vector_size(plain::kVectorBytes)));
-  const Vec<float> a = x < 0 ? x : -x;
-  const Vec<float> low = a < -87.0f ? Vec<float>{} - 87.0f : a;
-  const Vec<float> shifted = low * 1.44269504f + 12582912.0f;
-  const Vec<float> r = (low * 1.44269504f - (shifted - 12582912.0f)) * 0.693147181f;
-  Vec<float> e = r * (1.0f / 720) + 1.0f / 120;
-  e = e * r + 1.0f / 24;
-  e = e * r + 1.0f / 6;
-  e = e * r + 0.5f;
-  e = e * r + 1.0f;
-  e = e * r + 1.0f;
-  return (Vec<float>)((Int)e + ((Int)shifted << 23));
+typedef int32_t Int32s __attribute__((vector_size(plain::kVectorBytes)));
+typedef int64_t Int64s __attribute__((vector_size(plain::kVectorBytes)));
+
+inline Vec<float> larger(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_max_ps((__m512)a, (__m512)b);  // one instruction, where ?: makes two
+#else
+  return a > b ? a : b;
+#endif
 }
-inline Vec<double> exp_minus_abs(Vec<double> x) {
-  typedef int64_t Int __attribute__((vector_size(plain::kVectorBytes)));
-  const Vec<double> a = x < 0 ? x : -x;
-  const Vec<double> low = a < -700.0 ? Vec<double>{} - 700.0 : a;
-  const Vec<double> shifted = low * 1.4426950408889634 + math::kRoundToInteger;
+inline Vec<double> larger(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
+
+// product (1 + e^{-|x|}): 2^r by a minimax polynomial of relative error 1.6e-7, where r is what |x| / ln 2 leaves.
+inline Vec<float> times_factor(Vec<float> product, Vec<float> x) {
+  const Vec<float> a = larger((Vec<float>)((Int32s)x | INT32_MIN), Vec<float>{} - 87.0f);
+  const Vec<float> shifted = a * 1.44269504f + 12582912.0f;
+  const Vec<float> r = a * 1.44269504f - (shifted - 12582912.0f);
+  Vec<float> e = r * 1.3274633e-3f + 9.671962e-3f;
+  e = e * r + 5.5506784e-2f;
+  e = e * r + 2.4022235e-1f;
+  e = e * r + 6.9314706e-1f;
+  e = e * r + 1.0f;
+  return product * (Vec<float>)((Int32s)e + ((Int32s)shifted << 23)) + product;
+}
+// The same by Taylor's polynomial.
+inline Vec<double> times_factor(Vec<double> product, Vec<double> x) {
+  const Vec<double> a = larger((Vec<double>)((Int64s)x | INT64_MIN), Vec<double>{} - 700.0);
+  const Vec<double> shifted = a * 1.4426950408889634 + math::kRoundToInteger;
   const Vec<double> n = shifted - math::kRoundToInteger;
-  const Vec<double> r = (low - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
+  const Vec<double> r = (a - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
   Vec<double> e = r * (1.0 / 479001600) + 1.0 / 39916800;
   e = e * r + 1.0 / 3628800;
   e = e * r + 1.0 / 362880;
@@ -144,7 +152,7 @@ inline Vec<double> exp_minus_abs(Vec<double> x) {
   e = e * r + 0.5;
   e = e * r + 1.0;
   e = e * r + 1.0;
-  return (Vec<double>)((Int)e + ((Int)shifted << 52));
+  return product * (Vec<double>)((Int64s)e + ((Int64s)shifted << 52)) + product;
 }
 
 // Model and reference as the sweeps use them: field = reference + beta (difference + sum of weights).
@@ -277,12 +285,12 @@ class Ensemble {
         const T base = path_.hidden_reference[j];
         const Vec<T> z = load(sums_at(j, lanes));
         const Vec<T> y = beta * z + base, y_up = above * z + base, y_down = below * z + base;
-        product *= exp_minus_abs(y) + T(1);
-        product_up *= exp_minus_abs(y_up) + T(1);
-        product_down *= exp_minus_abs(y_down) + T(1);
-        const Vec<T> positive = y > 0 ? y : zero;
-        up += (y_up > 0 ? y_up : zero) - positive;
-        down += (y_down > 0 ? y_down : zero) - positive;
+        product = times_factor(product, y);
+        product_up = times_factor(product_up, y_up);
+        product_down = times_factor(product_down, y_down);
+        const Vec<T> positive = larger(y, zero);
+        up += larger(y_up, zero) - positive;
+        down += larger(y_down, zero) - positive;
       }
       alignas(64) T ratio_up[kVectorLanes<T>], ratio_down[kVectorLanes<T>];
       store(ratio_up, product_up / product);
