@@ -76,7 +76,8 @@ class Report:
         rows.append(
             (
                 "importance samples",
-                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective), binary latents",
+                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective)"
+                + (", binary latents" if test.log_z is not None else ""),
             )
         )
         for name, value in self.bounds.items():
