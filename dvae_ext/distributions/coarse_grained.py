@@ -31,11 +31,11 @@ class CoarseGrained(Distribution):
         TypeError: ``coefficients`` is no floating point tensor.
 
     Example:
-        >>> posterior = CoarseGrained(torch.tensor([[0.0, -8.0], [3.0, 0.0]]))
+        >>> posterior = CoarseGrained(torch.tensor([[1.0, -8.0], [3.0, 0.0]]))
         >>> posterior.batch_shape, posterior.rsample((5,)).shape
         (torch.Size([2]), torch.Size([5, 2]))
         >>> posterior.mean
-        tensor([0.0000, 0.6716])
+        tensor([0.0624, 0.6813])
     """
 
     has_rsample = True
