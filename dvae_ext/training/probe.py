@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -31,7 +30,6 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
         DataError: for a data set without labels.
         CheckpointError: if the run has no usable checkpoint.
     """
-    model: Any
     model, _, _ = run.load_model(config, dataset, device)
     if not isinstance(model, HasPosteriorFeatures):
         raise RunError(f"model {config.model} has no posterior features to probe")
