@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env build train test doctest lint format cuda-check cpp-test sdist-test bench bench-quick gpu clean
+.PHONY: help env build train test doctest lint format cuda-check cpp-test sdist-test bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,8 +52,8 @@ cpp-test:  ## the torch-free library and its C++ tests
 sdist-test: env  ## build the source distribution, install it elsewhere, import it
 	$(BIN)/python tools/sdist_test.py
 
-bench: build  ## every benchmark
-	$(BIN)/python -m pytest bench -q
+bench: build  ## measure against the baselines; writes bench/results
+	$(BIN)/python -m bench.collect
 
 clean:  ## remove what builds leave behind
 	rm -rf build dist dvae_ext/*.so *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -9,9 +9,6 @@ for 5 inputs and about 44 vector instructions for Philox and the draw, two instr
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dvae_ext import _native, ops, rng
+from dvae_ext import ops, rng
 
 SHAPES = [(64, 64), (200, 200), (784, 500)]
 CHAINS, SWEEPS, THREADS = 1000, 40, 2
@@ -118,35 +115,3 @@ def floor_seconds(n_visible: int, n_hidden: int, gigahertz: float) -> float:
     lookups = n_hidden * -(-n_visible // 5) + n_visible * -(-n_hidden // 5)
     instructions = 2 * lookups + INSTRUCTIONS_PER_DRAW * (n_visible + n_hidden)
     return instructions * CHAINS / 16 * SWEEPS / (2 * THREADS * gigahertz * 1e9)
-
-
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    gigahertz = float(os.environ.get("GHZ", "2.4"))  # under AVX-512 load
-    torch.set_num_threads(THREADS)
-    print(f"million unit updates per second, {CHAINS} chains, {SWEEPS} sweeps, {THREADS} threads, best of {rounds}")
-    best: dict[tuple[str, tuple[int, int]], float] = {}
-    for shape in SHAPES:
-        runs = {name: make(*shape) for name, make in IMPLEMENTATIONS.items()}
-        for run in runs.values():
-            run()
-        for _ in range(rounds):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run()
-                best[name, shape] = min(best.get((name, shape), float("inf")), time.perf_counter() - start)
-    print(f"{'':<26}" + "".join(f"{n}x{m}".rjust(10) for n, m in SHAPES))
-    for name in IMPLEMENTATIONS:
-        rates = [CHAINS * SWEEPS * sum(shape) / best[name, shape] / 1e6 for shape in SHAPES]
-        print(f"{name:<26}" + "".join(f"{rate:10.0f}" for rate in rates))
-    ours = [best["ops.rbm_gibbs_", shape] for shape in SHAPES]
-    others = [min(best[name, shape] for name in IMPLEMENTATIONS if name != "ops.rbm_gibbs_") for shape in SHAPES]
-    print(f"{'times the best other':<26}" + "".join(f"{o / u:10.1f}" for o, u in zip(others, ours, strict=True)))
-    floors = [floor_seconds(*shape, gigahertz) / u for shape, u in zip(SHAPES, ours, strict=True)]
-    print(f"{f'fraction of floor, {gigahertz} GHz':<26}" + "".join(f"{fraction:10.0%}" for fraction in floors))
-
-
-if __name__ == "__main__":
-    if _native.cpu_error is not None:
-        raise SystemExit(_native.cpu_error)
-    main()

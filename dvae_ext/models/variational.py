@@ -123,7 +123,11 @@ class VariationalAutoencoder(Model):
 
     @abstractmethod
     def sample_exact(self, parameters: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+<<<<<<< HEAD
         """Latents ``[K, B, features]`` that have a probability, and their log p(z) − log q(z|x) ``[K, B]``."""
+=======
+        """Latents ``[K, B, features]`` of the exact posterior, and log p(z) − log q(z|x) ``[K, B]``."""
+>>>>>>> divergence
 
     @abstractmethod
     def sample_prior(self, num_samples: int, generator: Generator | None) -> Tensor:
@@ -187,7 +191,7 @@ class VariationalAutoencoder(Model):
 
     @torch.no_grad()
     def posterior_features(self, x: Tensor, num_samples: int = 50, generator: Generator | None = None) -> Tensor:
-        """The mean of samples of the posterior, ``[B, features]``: the representation that MAE section 4.1.2 probes."""
+        """The mean of samples of the posterior, ``[B, features]``: what MAE section 4.1.2 probes."""
         self._check(x)
         latents, _ = self.sample_exact(self.encoder(x), num_samples, generator)
         return latents.mean(0)
