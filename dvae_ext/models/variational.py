@@ -123,11 +123,7 @@ class VariationalAutoencoder(Model):
 
     @abstractmethod
     def sample_exact(self, parameters: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-<<<<<<< HEAD
-        """Latents ``[K, B, features]`` that have a probability, and their log p(z) − log q(z|x) ``[K, B]``."""
-=======
         """Latents ``[K, B, features]`` of the exact posterior, and log p(z) − log q(z|x) ``[K, B]``."""
->>>>>>> divergence
 
     @abstractmethod
     def sample_prior(self, num_samples: int, generator: Generator | None) -> Tensor:
