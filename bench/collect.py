@@ -3,8 +3,8 @@
     python -m bench.collect [OUT.json] [--rounds N]
 
 Within a table the implementations take turns, A B C A B C, and each figure is the median over the rounds with its
-range, so that a change of the machine's speed reaches all of them. The file says what machine, versions and load they belong
-to; ``tools/readme_table.py`` makes the README's table of it.
+range, so that a change of the machine's speed reaches all of them. The file says what machine, versions and load
+they belong to; ``tools/readme_table.py`` makes the README's table of it.
 """
 
 from __future__ import annotations
