@@ -54,8 +54,8 @@ def overlap_logistic_icdf(
     Example:
         >>> import torch
         >>> from dvae_ext import ops
-        >>> ops.overlap_logistic_icdf(torch.tensor([0.25, 0.5, 0.75]), torch.zeros(3), 0.0, 1.0, 0.05)
-        tensor([2.2699e-06, 5.0000e-01, 1.0000e+00])
+        >>> ops.overlap_logistic_icdf(torch.tensor([0.1, 0.5, 0.9]), torch.zeros(3), 0.0, 1.0, 0.05)
+        tensor([-0.0693,  0.5000,  1.0693])
     """
     op = "overlap_logistic_icdf"
     tensors = {"rho": check_tensor(rho, op, "rho"), "logits": check_tensor(logits, op, "logits")}
