@@ -255,7 +255,7 @@ def test_the_running_log_z_continues_from_an_estimate() -> None:
 
 
 def test_large_priors_report_ais_and_say_so() -> None:
-    """31 + 31 units of zero weight, where AIS is exact."""
+    """31 + 31 units of zero weight, where tempering is exact."""
     model = build(replace(SMALL, latent_groups=(31, 31)))
     estimates = [model.log_partition(quick=quick) for quick in (True, False)]
     assert all(estimate.method == "ais" for estimate in estimates)
