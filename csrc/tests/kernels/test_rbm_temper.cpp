@@ -25,7 +25,7 @@ void compare(int64_t ladders, int64_t levels, int64_t n_visible, int64_t n_hidde
   for (std::size_t k = 0; k < visible[0].size(); ++k) visible[0][k] = visible[1][k] = numbers(0, 1) < 0.5 ? T(0) : T(1);
   uint32_t problems = 0;
   for (int backend = 0; backend < 2; ++backend) {
-    for (int64_t r = 0; r < replicas; ++r) level[backend][r] = r % levels;
+    for (int64_t r = 0; r < replicas; ++r) level[backend][r] = levels - 1 - r % levels;
     for (int64_t ladder = 0; ladder < ladders; ++ladder) {
       for (int64_t l = 0; l < levels; ++l) {
         for (int row : {kTemperLogForward, kTemperLogReverse}) {
@@ -75,6 +75,33 @@ void compare(int64_t ladders, int64_t levels, int64_t n_visible, int64_t n_hidde
 TEST(rbm_temper) {
   compare<float>(2, 5, 20, 37, 4, 2);
   compare<double>(1, 3, 9, 5, 2, 1);
+}
+
+// Two levels that no replica has: the statistics tell.
+TEST(rbm_temper_of_levels_that_are_no_permutation) {
+  constexpr int64_t kLevels = 4, kUnits = 3;
+  Buffer<double> numbers(kUnits * kUnits + 4 * kUnits), betas(kLevels), statistics(kTemperStatistics * kLevels);
+  Buffer<double> visible(kLevels * kUnits);
+  Buffer<int64_t> level(kLevels), travel(kLevels), key(2);
+  RbmTemper params = {};
+  params.dtype = DType::kFloat64;
+  params.visible = visible.data();
+  params.level = level.data();
+  params.travel = travel.data();
+  params.weight = numbers.data();
+  params.visible_bias = params.hidden_bias = numbers.data() + kUnits * kUnits;
+  params.reference_visible_bias = params.reference_hidden_bias = numbers.data() + kUnits * kUnits;
+  params.betas = params.shifts = betas.data();
+  params.statistics = statistics.data();
+  params.key = key.data();
+  params.ladders = params.sweeps = params.batch = 1;
+  params.levels = kLevels;
+  params.n_visible = params.n_hidden = kUnits;
+  Buffer<unsigned char> workspace(params.workspace_size());
+  params.workspace = workspace.data();
+  level[2] = 1;
+  EXPECT_EQUAL(rbm_temper_cuda(params, nullptr), 0);
+  for (std::size_t k = 0; k < statistics.size(); ++k) EXPECT(std::isnan(statistics[k]));
 }
 
 // Weights that do not fit into shared memory, on a device with little of it.
