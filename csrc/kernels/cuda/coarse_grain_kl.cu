@@ -33,7 +33,7 @@ __device__ T kl_of(const T* log_q, const T* log_p, int num_points, int lane) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
+__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
     coarse_grain_kl_kernel(Shape shape, const S* __restrict__ q, const S* __restrict__ p, S* __restrict__ kl) {
   using T = compute_t<S>;
   DVAE_EXT_DYNAMIC_SHARED(T, shared);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
 
 // A warp takes one dimension of a chunk of the batch, and leaves its part of the prior's gradient in `partial`.
 template <class S>
-__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
+__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
     coarse_grain_kl_backward_kernel(Shape shape, const S* __restrict__ q, const S* __restrict__ p,
                                     const S* __restrict__ grad_kl, S* __restrict__ grad_q,
                                     double* __restrict__ partial) {

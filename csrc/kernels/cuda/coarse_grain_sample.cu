@@ -29,6 +29,7 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_
                          T* perturbed) {
   const uint64_t seed = static_cast<uint64_t>(p.key[0]), offset = static_cast<uint64_t>(p.key[1]);
   const int64_t first = dim * p.num_points, last = first + p.num_points;
+  const coarse_grain::Grid<T> grid(p.num_points);
   Sums<T> sums{-static_cast<T>(INFINITY), T(0), T(0)};
   for (int64_t call = first / 4 + lane; 4 * call < last; call += 32) {
     const math::Words4 w = math::philox4x32(static_cast<uint32_t>(call), row, static_cast<uint32_t>(offset),
@@ -56,7 +57,7 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_
       if (r >= 0 && r < p.num_points) {
         const T weight = math::exp_of_minus((largest - values[q]) * inverse_temperature);
         sums.mass += weight;
-        sums.moment = math::fma(weight, math::grid_point<T>(r, p.num_points), sums.moment);
+        sums.moment = math::fma(weight, grid(r), sums.moment);
       }
     }
   }
@@ -66,7 +67,7 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_
 }
 
 template <class S>
-__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
+__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
     coarse_grain_sample_kernel(Relaxed p, const S* __restrict__ coefficients, S* __restrict__ z) {
   using T = compute_t<S>;
   DVAE_EXT_DYNAMIC_SHARED(T, shared);
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
 }
 
 template <class S>
-__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
+__global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
     coarse_grain_sample_backward_kernel(Relaxed p, const S* __restrict__ coefficients, const S* __restrict__ grad_z,
                                         S* __restrict__ grad_coefficients) {
   using T = compute_t<S>;
@@ -101,6 +102,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
   const int64_t b = item / p.dims, dim = item % p.dims;
   const T inverse_temperature = static_cast<T>(1.0 / p.temperature);
   coarse_grain::shifted_logits<T>(coefficients + item * p.order, p.order, p.num_points, lane, logits);
+  const coarse_grain::Grid<T> grid(p.num_points);
   for (int r = lane; r < p.num_points; r += 32) grad_logits[r] = T(0);
   __syncwarp();
   // dz/dlogit_r = y_r (grid_r - z) / T; summed over samples before it meets the powers of the grid.
@@ -112,7 +114,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps)
     const T scale = static_cast<T>(math::load(grad_z[row * p.dims + dim])) * inverse_temperature / sums.mass;
     for (int r = lane; r < p.num_points; r += 32) {
       const T weight = math::exp_of_minus((sums.largest - perturbed[r]) * inverse_temperature);
-      grad_logits[r] = math::fma(scale * weight, math::grid_point<T>(r, p.num_points) - z, grad_logits[r]);
+      grad_logits[r] = math::fma(scale * weight, grid(r) - z, grad_logits[r]);
     }
     __syncwarp();
   }

@@ -48,6 +48,10 @@ struct WideFlags {
   }
 };
 
+// Blocks that a multiprocessor should hold: the compiler then has registers enough to spill none.
+template <class S>
+inline constexpr int kBlocks = sizeof(compute_t<S>) == sizeof(float) ? 2 : 1;
+
 inline constexpr int kTile = 64;  // posteriors per side of a tile of pairs
 inline constexpr int kEdge = 16;  // threads per side of a block; each has kPer x kPer pairs
 inline constexpr int kPer = kTile / kEdge;
@@ -73,7 +77,7 @@ __device__ void tile_dimension(const T* rows, const T* columns, int ty, int tx, 
 
 // kl[i, j] for one tile of pairs; with kSoftplus also the tile's sum of softplus(-KL_k) over pairs i != j.
 template <class Family, bool kSoftplus, class S, class Out>
-__global__ void __launch_bounds__(kEdge* kEdge, 2)
+__global__ void __launch_bounds__(kEdge* kEdge, kBlocks<S>)
     forward_kernel(Inputs<Family, S> inputs, Out* __restrict__ kl, double* __restrict__ partial_softplus) {
   using T = compute_t<S>;
   constexpr int features = Family::kFeatures, threads = kEdge * kEdge;
@@ -187,7 +191,7 @@ __device__ void gradient_tile(const T* features, const T (*w_ij)[kOthers<T> + 1]
 
 // The gradient at 16 posteriors and 32 dimensions: each thread goes through all pairs of its own ones.
 template <class Family, bool kSoftplus, class S, class Source>
-__global__ void __launch_bounds__(32 * kWarps, 2)
+__global__ void __launch_bounds__(32 * kWarps, kBlocks<S>)
     backward_kernel(Inputs<Family, S> inputs, Source source, S* __restrict__ grad0, S* __restrict__ grad1) {
   using T = compute_t<S>;
   constexpr int threads = 32 * kWarps;
