@@ -250,7 +250,7 @@ __global__ void rbm_temper_transpose_kernel(RbmTemper p) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) rbm_temper_kernel(RbmTemper p, Layout<T> layout) {
+__global__ void __launch_bounds__(kThreads, 1) rbm_temper_kernel(RbmTemper p, Layout<T> layout) {
   DVAE_EXT_DYNAMIC_SHARED(unsigned char, shared);
   const int64_t ladder = blockIdx.x;
   const int64_t rows = round_up_to(p.levels, kChains);
