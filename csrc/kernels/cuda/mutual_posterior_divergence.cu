@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// On sm_90 it spills 8 bytes, around the out-of-line double division of its one last thread: no loop is touched.
 template <class S>
 __global__ void __launch_bounds__(kThreads)
     mpd_total_kernel(const double* __restrict__ row_statistics, const double* __restrict__ partial_softplus,
