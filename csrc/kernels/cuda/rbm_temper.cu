@@ -252,7 +252,6 @@ __global__ void rbm_temper_transpose_kernel(RbmTemper p) {
 template <class T>
 __global__ void __launch_bounds__(kThreads) rbm_temper_kernel(RbmTemper p, Layout<T> layout) {
   DVAE_EXT_DYNAMIC_SHARED(unsigned char, shared);
-  __shared__ int sound;
   const int64_t ladder = blockIdx.x;
   const int64_t rows = round_up_to(p.levels, kChains);
   T* increments = reinterpret_cast<T*>(shared + layout.increments);
@@ -280,7 +279,6 @@ __global__ void __launch_bounds__(kThreads) rbm_temper_kernel(RbmTemper p, Layou
   double* statistics = p.statistics + ladder * kTemperStatistics * p.levels;
   T* visible = static_cast<T*>(p.visible) + ladder * p.levels * p.n_visible;
   int64_t* level = p.level + ladder * p.levels;
-  if (threadIdx.x == 0) sound = 1;
   for (int64_t l = threadIdx.x; l < p.levels; l += kThreads) at.replica_at[l] = -1;
   __syncthreads();
   for (int64_t r = threadIdx.x; r < p.levels; r += kThreads) {
@@ -289,11 +287,9 @@ __global__ void __launch_bounds__(kThreads) rbm_temper_kernel(RbmTemper p, Layou
     if (l >= 0 && l < p.levels) at.replica_at[l] = static_cast<int32_t>(r);
   }
   __syncthreads();
-  for (int64_t l = threadIdx.x; l < p.levels; l += kThreads) {
-    if (at.replica_at[l] < 0) sound = 0;
-  }
-  __syncthreads();
-  if (sound == 0) {  // no permutation: the host cannot be told, the statistics can
+  bool sound = true;
+  for (int64_t l = threadIdx.x; l < p.levels; l += kThreads) sound = sound && at.replica_at[l] >= 0;
+  if (__syncthreads_and(sound) == 0) {  // no permutation: the host cannot be told, the statistics can
     for (int64_t k = threadIdx.x; k < kTemperStatistics * p.levels; k += kThreads) statistics[k] = __builtin_nan("");
     return;
   }
@@ -362,7 +358,7 @@ __global__ void __launch_bounds__(kThreads) rbm_temper_kernel(RbmTemper p, Layou
 
 template <class T>
 int launch(const RbmTemper& p, void* stream) {
-  const Layout<T> layout(p, static_cast<int64_t>(gpu::shared_memory_limit()) - 64);  // 64: the flag beside it
+  const Layout<T> layout(p, static_cast<int64_t>(gpu::shared_memory_limit()));
   if (!layout.weight_on_chip) {
     const auto blocks = static_cast<unsigned>((p.n_visible * p.n_hidden + kThreads - 1) / kThreads);
     const int error = DVAE_EXT_LAUNCH((rbm_temper_transpose_kernel<T>), blocks, kThreads, 0, stream, p);
