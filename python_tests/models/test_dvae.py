@@ -254,13 +254,8 @@ def test_the_running_log_z_continues_from_an_estimate() -> None:
     assert metrics["log_z"].item() == pytest.approx(exact, rel=1e-6)
 
 
-<<<<<<< HEAD
 def test_large_priors_are_tempered_and_say_so() -> None:
     """31 + 31 units in pairs, each pair on its own, so that log Z has a closed form. 4 standard errors: 6e-5."""
-=======
-def test_large_priors_report_ais_and_say_so() -> None:
-    """31 + 31 units of zero weight, where tempering is exact."""
->>>>>>> de9300c (Test dvae-ext log-z; give the gradient of the exact log Z its own CUDA file)
     model = build(replace(SMALL, latent_groups=(31, 31)))
     with torch.no_grad():
         model.rbm.weight.copy_(0.8 * torch.eye(31))
