@@ -152,11 +152,13 @@ class Build(build_ext):
 
         build_cuda, sentence = decide_cuda()
         print(f"dvae_ext: {sentence}", flush=True)
-        interpreter = os.environ.get("DVAE_EXT_INTERPRETER", "1" if self.inplace else "0") == "1"
+        # `pip install -e .` and `build_ext --inplace` are one build: what the first compiled the second finds.
+        inplace = bool(self.inplace or getattr(self, "editable_mode", False))
+        interpreter = os.environ.get("DVAE_EXT_INTERPRETER", "1" if inplace else "0") == "1"
 
         compiler = os.environ.get("CXX", "g++")
-        target = ROOT / "dvae_ext" if self.inplace else Path(self.build_lib).resolve() / "dvae_ext"
-        folder = Path(self.build_temp).resolve() / "ninja"
+        target = ROOT / "dvae_ext" if inplace else Path(self.build_lib).resolve() / "dvae_ext"
+        folder = ROOT / "build" / "ninja" if inplace else Path(self.build_temp).resolve() / "ninja"
         folder.mkdir(parents=True, exist_ok=True)
         ninja_file = NinjaFile(folder)
 
@@ -216,7 +218,9 @@ class Build(build_ext):
         ninja_file.run()
 
     def get_outputs(self) -> list[str]:
-        folder = ROOT / "dvae_ext" if self.inplace else Path(self.build_lib) / "dvae_ext"
+        if self.inplace or getattr(self, "editable_mode", False):
+            return []
+        folder = Path(self.build_lib) / "dvae_ext"
         return [str(path) for path in sorted(folder.glob("*.so"))]
 
     def get_output_mapping(self) -> dict[str, str]:
