@@ -1,25 +1,20 @@
+// Every elementwise op runs one kernel template: these compare an op's passes on the interpreter and on the CPU.
+#pragma once
+
 #include "common.h"
-#include "kernels/overlap_exponential.h"
-#include "kernels/overlap_logistic.h"
-#include "kernels/spike_exponential.h"
-#include "math/overlap_exponential.h"
-#include "math/overlap_logistic.h"
-#include "math/spike_exponential.h"
+#include "kernels/elementwise.h"
 
 namespace dvae_ext::tests {
-namespace {
 
-using namespace kernels;
-
-using OnCpu = void (*)(const Elementwise&, const Parallel&);
-using OnCuda = int (*)(const Elementwise&, void*);
+using OnCpu = void (*)(const kernels::Elementwise&, const kernels::Parallel&);
+using OnCuda = int (*)(const kernels::Elementwise&, void*);
 
 template <class Pass, class T>
 void compare(OnCpu on_cpu, OnCuda on_cuda, int64_t size, bool uniform) {
   constexpr int kAll = Pass::kInputs + Pass::kParameters;
   Numbers numbers;
   std::vector<Buffer<T>> inputs, got, expected;
-  Elementwise params = {};
+  kernels::Elementwise params = {};
   for (int i = 0; i < kAll; ++i) {
     const bool one = uniform && i >= Pass::kInputs;
     inputs.emplace_back(static_cast<std::size_t>(one ? 1 : size));
@@ -28,7 +23,7 @@ void compare(OnCpu on_cpu, OnCuda on_cuda, int64_t size, bool uniform) {
     params.uniform[i] = one;
   }
   params.size = size;
-  params.dtype = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+  params.dtype = sizeof(T) == 8 ? kernels::DType::kFloat64 : kernels::DType::kFloat32;
   for (int i = 0; i < Pass::kOutputs; ++i) {
     got.emplace_back(static_cast<std::size_t>(size));
     expected.emplace_back(static_cast<std::size_t>(size));
@@ -54,26 +49,6 @@ void compare(OnCpu on_cpu, OnCuda on_cuda) {
   }
 }
 
-#define COMPARE(op, Pass) compare<Pass>(&scalar::op, &op##_cuda)
+#define COMPARE(op, Pass) compare<Pass>(&kernels::scalar::op, &kernels::op##_cuda)
 
-TEST(overlap_exponential) {
-  COMPARE(overlap_exponential_icdf, Forward<math::OverlapExponentialIcdf>);
-  COMPARE(overlap_exponential_icdf_backward, Backward<math::OverlapExponentialIcdf>);
-  COMPARE(overlap_exponential_log_prob, Forward<math::OverlapExponentialLogProb>);
-  COMPARE(overlap_exponential_log_prob_backward, Backward<math::OverlapExponentialLogProb>);
-}
-
-TEST(overlap_logistic) {
-  COMPARE(overlap_logistic_icdf, Forward<math::OverlapLogisticIcdf>);
-  COMPARE(overlap_logistic_icdf_backward, Backward<math::OverlapLogisticIcdf>);
-  COMPARE(overlap_logistic_log_prob, Forward<math::OverlapLogisticLogProb>);
-  COMPARE(overlap_logistic_log_prob_backward, Backward<math::OverlapLogisticLogProb>);
-}
-
-TEST(spike_exponential) {
-  COMPARE(spike_exponential_icdf, Forward<math::SpikeExponentialIcdf>);
-  COMPARE(spike_exponential_icdf_backward, Backward<math::SpikeExponentialIcdf>);
-}
-
-}  // namespace
 }  // namespace dvae_ext::tests
