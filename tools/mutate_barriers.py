@@ -73,6 +73,12 @@ def included_headers(source: Path) -> set[Path]:
     return headers
 
 
+def op_headers(source: Path) -> set[str]:
+    """The ops whose headers the file includes."""
+    names = set(re.findall(r'#include "kernels/(\w+)\.h"', source.read_text()))
+    return {name for name in names if (CSRC / "kernels" / "cpu" / f"{name}.cpp").exists()}
+
+
 def compile_one(source: Path, target: Path, flags: list[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [os.environ.get("CXX", "g++"), *FLAGS, *flags, "-c", str(source), "-o", str(target)]
@@ -86,20 +92,21 @@ class Driver:
 
     def __init__(self, kernel: str) -> None:
         self.kernel = kernel
+        own = op_headers(KERNELS / f"{kernel}.cu")
         cases = sorted((CSRC / "tests" / "kernels").glob("test_*.cpp"))
-        self.cases = [path for path in cases if f'"kernels/{kernel}.h"' in path.read_text()]
-        self.companions: set[str] = set()  # kernels that the same cases call
-        for path in self.cases:
-            self.companions |= set(re.findall(r'#include "kernels/(\w+)\.h"', path.read_text()))
-        self.companions = {name for name in self.companions if (KERNELS / f"{name}.cu").exists()} - {kernel}
+        self.cases = [path for path in cases if own & op_headers(path)]
+        self.ops = {name for path in self.cases for name in op_headers(path)}
+        # Other kernel files that the same cases call.
+        self.companions = {
+            path.stem for path in KERNELS.glob("*.cu") if path.stem != kernel and self.ops & op_headers(path)
+        }
         self.fixed: list[Path] = []
 
     def prepare(self, pool: ThreadPoolExecutor) -> None:
         jobs: list[tuple[Path, list[str]]] = [(path, ["-O2"]) for path in sorted((CSRC / "interpreter").glob("*.cpp"))]
         jobs += [(CSRC / "tests" / "interpreter" / "main.cpp", [])]
         jobs += [(path, []) for path in self.cases]
-        for name in sorted({self.kernel, *self.companions}):
-            jobs.append((CSRC / "kernels" / "cpu" / f"{name}.cpp", ["-DDVAE_EXT_ISA=scalar"]))
+        jobs += [(CSRC / "kernels" / "cpu" / f"{name}.cpp", ["-DDVAE_EXT_ISA=scalar"]) for name in sorted(self.ops)]
         jobs += [(KERNELS / f"{name}.cu", ["-x", "c++", *WATCHED]) for name in sorted(self.companions)]
         newest = max(path.stat().st_mtime for path in CSRC.rglob("*.h"))
         waiting = []

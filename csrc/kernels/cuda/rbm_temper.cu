@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(kThreads, 1) rbm_temper_kernel(RbmTemper p, La
   for (int64_t r = threadIdx.x; r < p.levels; r += kThreads) {
     const int64_t l = level[r];
     at.level[r] = static_cast<int32_t>(l);
-    if (l >= 0 && l < p.levels) at.replica_at[l] = static_cast<int32_t>(r);
+    if (l >= 0 && l < p.levels) atomicExch(&at.replica_at[l], static_cast<int32_t>(r));  // two may claim one level
   }
   __syncthreads();
   bool filled = true;
