@@ -9,7 +9,7 @@
 namespace dvae_ext::kernels::DVAE_EXT_ISA {
 namespace coarse_grain {
 
-inline constexpr int64_t kLanes = 32;  // a multiple of what any vector loop here takes at a time
+inline constexpr int64_t kLanes = 16;  // a multiple of what any vector loop here takes at a time
 inline int64_t padded(int64_t num_points) { return (num_points + kLanes - 1) / kLanes * kLanes; }
 
 // Vectors of GCC and Clang, as wide as the machine's. Reductions are written with them because the compiler must not

@@ -11,7 +11,8 @@ namespace {
 
 using math::compute_t;
 
-constexpr int64_t kUnits = 4096;  // Gumbel variates made at a time: they stay in the first-level cache
+constexpr int64_t kUnits = 1024;  // Gumbel variates made at a time: with their logits they stay in the first-level cache
+constexpr int64_t kSlots = 4;     // samples whose weights the backward pass adds up in one pass over the logits
 
 // Above this temperature the perturbed logits, whose maximum lies in [-2.9, 16.7], cannot leave the range of the
 // exponential once kCentre is subtracted, so no maximum has to be found: the arguments of the exponential stay below 50
@@ -79,7 +80,8 @@ class Group {
         inverse_temperature_(static_cast<T>(1.0 / temperature)),
         grid_(coarse_grain::padded_grid<T>(num_points)),
         logits_(static_cast<size_t>(kFront + capacity * num_points + 2 * WordStream::kStep), T(0)),
-        weights_(logits_.size() + grid_.size(), T(0)),
+        slot_size_(static_cast<int64_t>(logits_.size() + grid_.size())),
+        weights_(static_cast<size_t>(kSlots * slot_size_), T(0)),
         row_(grid_.size()) {}
 
   const int64_t capacity;
@@ -98,23 +100,25 @@ class Group {
     }
   }
 
-  // Draws for dimensions [first, first + count) of the counter row.
-  void draw(const WordStream& stream, uint32_t row, int64_t first, int64_t count) {
+  // Draws for dimensions [first, first + count) of the counter row into a slot.
+  void draw(const WordStream& stream, uint32_t row, int64_t first, int64_t count, int64_t slot = 0) {
     const int64_t unit = first * num_points_;
     skip_ = unit % 4;
     const T* shifted = logits_.data() + kFront - skip_;
+    T* drawn = weights_.data() + slot * slot_size_;
     const auto body = [&](int64_t i, const uint32_t* words) {
       if (direct_) {
-        perturb<true>(words, inverse_temperature_, shifted + i, weights_.data() + i);
+        perturb<true>(words, inverse_temperature_, shifted + i, drawn + i);
       } else {
-        perturb<false>(words, inverse_temperature_, shifted + i, weights_.data() + i);
+        perturb<false>(words, inverse_temperature_, shifted + i, drawn + i);
       }
     };
     stream.for_each_step(row, static_cast<uint32_t>(unit / 4), skip_ + count * num_points_, body);
   }
 
-  Relaxed<T> relaxed(int64_t dim) {
-    const T* drawn = weights_.data() + skip_ + dim * num_points_;
+  // Once for each draw: where the perturbed logits are drawn, the weights take their place.
+  Relaxed<T> relaxed(int64_t dim, int64_t slot = 0) {
+    T* drawn = weights_.data() + slot * slot_size_ + skip_ + dim * num_points_;
     if (direct_) return sums(drawn);
     T* y = row_.data();
     const int64_t stride = static_cast<int64_t>(row_.size());
@@ -122,7 +126,8 @@ class Group {
     for (int64_t r = num_points_; r < stride; ++r) y[r] = drawn[0];
     const T largest = coarse_grain::max_over(stride, y);
     for (int64_t r = 0; r < stride; ++r) y[r] = math::exp_flushed((y[r] - largest) * inverse_temperature_);
-    return sums(y);
+    for (int64_t r = 0; r < num_points_; ++r) drawn[r] = y[r];
+    return sums(drawn);
   }
 
  private:
@@ -156,7 +161,9 @@ class Group {
   int64_t num_points_;
   bool direct_;
   T inverse_temperature_;
-  std::vector<T> grid_, logits_, weights_, row_;
+  std::vector<T> grid_, logits_;
+  int64_t slot_size_;
+  std::vector<T> weights_, row_;
   int64_t skip_ = 0;
 };
 
@@ -208,18 +215,32 @@ void coarse_grain_sample_backward(const CoarseGrainSampleBackward& p, const Para
       // dz/dlogit_r = y_r (grid_r - z) / T; summed over samples before it meets the powers of the grid.
       std::vector<T> grad_logits(static_cast<size_t>(count * stride), T(0));
       const T* grid = group.grid();
-      for (int64_t l = 0; l < p.num_samples; ++l) {
-        const int64_t row = l * p.batch + b;
-        group.draw(stream, static_cast<uint32_t>(row), first, count);
-        const S* grad_z = static_cast<const S*>(p.grad_z) + row * p.dims + first;
+      for (int64_t l = 0; l < p.num_samples; l += kSlots) {
+        const int64_t slots = std::min(kSlots, p.num_samples - l);
+        for (int64_t slot = 0; slot < slots; ++slot) {
+          group.draw(stream, static_cast<uint32_t>((l + slot) * p.batch + b), first, count, slot);
+        }
         for (int64_t dim = 0; dim < count; ++dim) {
-          const Relaxed<T> y = group.relaxed(dim);
-          const T z = y.moment / y.mass;
-          const T scale = static_cast<T>(math::load(grad_z[dim])) * group.inverse_temperature() / y.mass;
-          const T* weights = y.weights;
+          const T* weights[kSlots];
+          T scale[kSlots] = {}, z[kSlots] = {};  // empty slots add nothing
+          for (int64_t slot = 0; slot < slots; ++slot) {
+            const Relaxed<T> y = group.relaxed(dim, slot);
+            weights[slot] = y.weights;
+            z[slot] = y.moment / y.mass;
+            const S* grad_z = static_cast<const S*>(p.grad_z) + ((l + slot) * p.batch + b) * p.dims + first;
+            scale[slot] = static_cast<T>(math::load(grad_z[dim])) * group.inverse_temperature() / y.mass;
+          }
+          for (int64_t slot = slots; slot < kSlots; ++slot) weights[slot] = weights[0];
           T* __restrict sums = grad_logits.data() + dim * stride;
 #pragma GCC ivdep
-          for (int64_t r = 0; r < stride; ++r) sums[r] = math::fma(scale * weights[r], grid[r] - z, sums[r]);
+          for (int64_t r = 0; r < stride; ++r) {
+            T sum = sums[r];
+#pragma GCC unroll 4
+            for (int64_t slot = 0; slot < kSlots; ++slot) {
+              sum = math::fma(scale[slot] * weights[slot][r], grid[r] - z[slot], sum);
+            }
+            sums[r] = sum;
+          }
         }
       }
       for (int64_t dim = 0; dim < count; ++dim) {
