@@ -74,8 +74,8 @@ def train_help() -> str:
         "models and their presets:",
         *(f"  {name:<14} {', '.join(spec.presets) or 'no presets'}" for name, spec in MODELS.items()),
         "",
-        "data sets:",
-        *(f"  {name:<14} {spec.summary} ({' or '.join(spec.binarisations)})" for name, spec in DATASETS.items()),
+        "data sets, and how their images can be binarised (the first by default; none leaves them grey):",
+        *(f"  {name:<14} {spec.summary} ({', '.join(spec.binarisations)})" for name, spec in DATASETS.items()),
         "",
         "dvae-ext train MODEL --help lists every option with its default, which --preset and --data change.",
         "",
@@ -92,7 +92,7 @@ class TrainOptions:
     data_dir: Path | None = None
     """Folder of the original data files, or of one subfolder for each data set."""
     binarisation: str | None = None
-    """dynamic (anew at every step) or static (once); by default what the papers do."""
+    """dynamic (anew at every step), static (once) or none (grey values); by default what the papers do."""
     preset: str | None = None
     """Named configuration of the model; every option below overrides one field of it."""
     out: Path | None = None

@@ -32,12 +32,13 @@ class TrainingBatches:
     they differ from epoch to epoch.
 
     Args:
-        images: ``[n, num_pixels]``: bits (uint8), or grey values (float32 in [0, 1]) to binarise at every step.
+        images: ``[n, num_pixels]``: bits (uint8), or grey values (float32 in [0, 1]).
         batch_size: Images in a batch, of each process.
         seed: Seed of the run.
         rank: Index of this process.
         world_size: Number of processes, which share every epoch.
         device: Where the batches are needed; the images are kept there.
+        binarise: Whether grey values are binarised anew at every step.
 
     Raises:
         DataError: if there are fewer images than ``batch_size * world_size``.
@@ -56,6 +57,7 @@ class TrainingBatches:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
+        binarise: bool = True,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
@@ -65,7 +67,7 @@ class TrainingBatches:
                 f"the data set has {images.shape[0]}"
             )
         self.images = images.to(device)
-        self.dynamic = images.dtype != torch.uint8
+        self.dynamic = binarise and images.dtype != torch.uint8
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.steps_per_epoch = images.shape[0] // (batch_size * world_size)
         self.noise = torch.Generator(device)
@@ -73,7 +75,7 @@ class TrainingBatches:
         self.order = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, step: int) -> Tensor:
-        """The batch of ``step`` (counted from 0): float32 ``[batch_size, num_pixels]`` of zeros and ones."""
+        """The batch of ``step`` (counted from 0): float32 ``[batch_size, num_pixels]``, zeros and ones unless grey."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             shuffle = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))

@@ -12,6 +12,11 @@ from torch import Tensor
 # speak of the same test set. RandomState is used because NumPy guarantees its stream forever.
 BINARISATION_SEED = 2018
 
+GREY_NOTE = (
+    "Images are grey, not binarised: the numbers are cross-entropies of grey values, as in part of the literature, and "
+    "no likelihoods; they cannot be compared with those of binary images."
+)
+
 
 class DataError(RuntimeError):
     """A data set that is unknown, missing, damaged, or asked for in a form it does not have."""
@@ -42,14 +47,15 @@ class Dataset:
     """Images of one data set, flattened row by row.
 
     ``train`` holds grey values (float32 in [0, 1]) under dynamic binarisation, to be binarised anew at every step, and
-    bits (uint8) under static binarisation. ``valid`` and ``test`` always hold bits.
+    bits (uint8) under static binarisation; ``valid`` and ``test`` then hold bits. Without binarisation all three hold
+    grey values, and what models report of them is a cross-entropy, not a likelihood: a note says so.
 
     Args:
         info: Name, image shape and mean training image.
         train: ``[num_train, num_pixels]``.
-        valid: ``[num_valid, num_pixels]``, uint8.
-        test: ``[num_test, num_pixels]``, uint8.
-        binarisation: "static" or "dynamic".
+        valid: ``[num_valid, num_pixels]``, as said above.
+        test: ``[num_test, num_pixels]``, as said above.
+        binarisation: "static", "dynamic" or "none".
         notes: Sentences that belong beside every number computed on these images.
     """
 
@@ -78,15 +84,18 @@ def make_dataset(
 ) -> Dataset:
     """Build a ``Dataset`` from arrays ``[n, num_pixels]``: bits (uint8) or grey values (float32 in [0, 1])."""
 
-    def bits(images: np.ndarray, salt: int) -> np.ndarray:
-        return images if images.dtype == np.uint8 else binarise_once(images, salt)
+    def fixed(images: np.ndarray, salt: int) -> np.ndarray:
+        return images if images.dtype == np.uint8 or binarisation == "none" else binarise_once(images, salt)
+
+    if binarisation == "none":
+        notes = (*notes, GREY_NOTE)
 
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Dataset(
         info=DataInfo(name, image_shape, torch.from_numpy(mean)),
-        train=torch.from_numpy(train if binarisation == "dynamic" else bits(train, 0)),
-        valid=torch.from_numpy(bits(valid, 1)),
-        test=torch.from_numpy(bits(test, 2)),
+        train=torch.from_numpy(train if binarisation == "dynamic" else fixed(train, 0)),
+        valid=torch.from_numpy(fixed(valid, 1)),
+        test=torch.from_numpy(fixed(test, 2)),
         binarisation=binarisation,
         notes=notes,
     )

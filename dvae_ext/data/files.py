@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def read_idx_images(path: Path, rows: int, source: Source) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=16).reshape(rows, 784).astype(np.float32) / np.float32(255)
 
 
-def read_mat(path: Path, shapes: dict[str, tuple[int, int]], source: Source) -> dict[str, np.ndarray]:
+def read_mat(path: Path, shapes: Mapping[str, tuple[int, ...]], source: Source) -> dict[str, np.ndarray]:
     """Variables of a MATLAB 5 file, their shapes checked."""
     from scipy.io import loadmat
 

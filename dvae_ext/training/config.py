@@ -63,7 +63,7 @@ class RunConfig:
         preset: The preset that ``model_config`` started from; None for the defaults of the model.
         data: A key of ``dvae_ext.data.DATASETS``.
         data_dir: Folder of the data files, None for data sets that need none.
-        binarisation: "static" or "dynamic".
+        binarisation: "static", "dynamic" or "none".
         training: The loop.
         model_config: An instance of the model's config class.
     """

@@ -71,7 +71,13 @@ class Trainer:
         settings = config.training
         self.dataset = run.load_dataset(config)
         self.batches = TrainingBatches(
-            self.dataset.train, settings.batch_size, settings.seed, ranks.rank, ranks.world_size, device
+            self.dataset.train,
+            settings.batch_size,
+            settings.seed,
+            ranks.rank,
+            ranks.world_size,
+            device,
+            binarise=self.dataset.binarisation == "dynamic",
         )
         self.model = build_model(config, self.dataset, ranks.rank).to(device)
         self.model.train()

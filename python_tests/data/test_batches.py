@@ -79,3 +79,9 @@ def test_derived_seeds_are_fixed_for_all_time():
     seeds = {derive_seed(seed, purpose, i) for seed in range(5) for purpose in ("a", "b") for i in range(50)}
     assert len(seeds) == 500
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_grey_batches_are_left_as_they_are():
+    images = torch.linspace(0, 1, 12).reshape(4, 3)
+    batches = TrainingBatches(images, batch_size=4, seed=0, binarise=False)
+    assert torch.equal(batches(0).sort(dim=0).values, images)

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
-from dvae_ext.data import DATASETS, DataError, load
+from dvae_ext.data import DATASETS, DataError, load, loaders
 from dvae_ext.data.files import Source, read_amat, read_idx_images
 from dvae_ext.data.loaders import MNIST, MNIST_STATIC
 
@@ -39,8 +40,46 @@ def test_fixed_binarisation_is_the_same_every_time_and_follows_the_grey_values()
     assert second.train[:, first.train.amax(dim=0) == 0].sum() == 0
 
 
+def test_without_binarisation_every_split_is_grey_and_a_note_says_so():
+    grey, dynamic = load("digits", binarisation="none"), load("digits")
+    assert torch.equal(grey.train, dynamic.train)
+    assert grey.valid.dtype == grey.test.dtype == torch.float32
+    assert ((grey.test > 0) & (grey.test < 1)).any()
+    assert "no likelihoods" in grey.notes[0]
+    assert dynamic.notes == ()
+
+
+def write_svhn(folder, rows, dtype=np.uint8):
+    images = {}
+    for split, count in rows.items():
+        images[split] = np.random.RandomState(len(split)).randint(0, 256, (32, 32, 3, count)).astype(dtype)
+        savemat(folder / f"{split}_32x32.mat", {"X": images[split], "y": np.ones((count, 1), np.uint8)})
+    return images
+
+
+def test_svhn_averages_the_channels_and_keeps_rows_upright(tmp_path, monkeypatch):
+    rows = {"train": 22, "test": 7}
+    monkeypatch.setattr(loaders, "SVHN_ROWS", rows)
+    images = write_svhn(tmp_path, rows)
+    svhn = load("svhn", tmp_path)
+    assert (len(svhn.train), len(svhn.valid), len(svhn.test)) == (20, 2, 7)
+    assert svhn.info.image_shape == (32, 32)
+    expected = images["train"][:, :, :, 21].astype(np.float64).mean(axis=2) / 255
+    np.testing.assert_allclose(svhn.valid[1].reshape(32, 32), expected, atol=1e-6)
+
+
+def test_svhn_names_a_file_that_is_not_the_expected_one(tmp_path, monkeypatch):
+    write_svhn(tmp_path, {"train": 22, "test": 7})
+    with pytest.raises(DataError, match=r"train_32x32.mat is damaged.*expected \(32, 32, 3, 73257\)"):
+        load("svhn", tmp_path)
+    monkeypatch.setattr(loaders, "SVHN_ROWS", {"train": 22, "test": 7})
+    write_svhn(tmp_path, {"train": 22, "test": 7}, np.float32)
+    with pytest.raises(DataError, match="holds float32 values, expected uint8"):
+        load("svhn", tmp_path)
+
+
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match=r"unknown data set 'cifar'.*digits.*caltech101"):
+    with pytest.raises(DataError, match=r"unknown data set 'cifar'.*digits.*caltech101, svhn"):
         load("cifar")
     with pytest.raises(DataError, match="mnist-static has no 'dynamic' binarisation; it has: static"):
         load("mnist-static", "/nowhere", binarisation="dynamic")

@@ -34,7 +34,7 @@ def test_defaults_follow_the_data_set():
     [
         (("nosuch", "digits"), RunError, "unknown model 'nosuch'; known: .*toy"),
         (("toy", "digits", "narrow"), RunError, "unknown preset of model toy 'narrow'; known: wide, digits"),
-        (("toy", "svhn"), DataError, "unknown data set 'svhn'; known: digits"),
+        (("toy", "cifar"), DataError, "unknown data set 'cifar'; known: digits"),
     ],
 )
 def test_unknown_names_list_the_known_ones(arguments, error, message):
