@@ -72,7 +72,7 @@ def test_every_field_is_an_option_with_help(model, capsys):
             ["train", "dvae", "--preset", "3-linear"],
             "unknown preset of model dvae '3-linear'; known: 1-linear, 2-linear",
         ),
-        (["train", "dvae", "--data", "svhn"], "unknown data set 'svhn'; known: digits"),
+        (["train", "dvae", "--data", "cifar"], "unknown data set 'cifar'; known: digits"),
         (["train", "dvae", "--data", "mnist"], "data set mnist is read from files: give their folder with --data-dir"),
         (["train", "dvae", "--data", "mnist", "--data-dir", "/nowhere"], "data directory /nowhere does not exist"),
         (["train", "dvae", "--data", "mnist-static", "--binarisation", "dynamic"], "it has: static"),
