@@ -23,9 +23,11 @@ REGISTERS = re.compile(r"Used (\d+) registers")
 
 def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path, str, str]:
     target = folder / f"{source.stem}_{arch}.o"
+    # The code of the host is the same for all: compiled once.
+    output = "-c" if arch == ARCHS[0] else "-cubin"
     command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-diag-suppress=20012", "-Xptxas=-v"]
     command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", "-Xcompiler=-fPIC"]
-    command += [f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+    command += [f"-I{ROOT / 'csrc'}", output, str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{source.relative_to(ROOT)} does not compile for sm_{arch}:\n{done.stdout}{done.stderr}")
