@@ -114,17 +114,26 @@ class NinjaFile:
     def escape(path: Path | str) -> str:
         return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
-    def compile(self, compiler: str, source: Path, tag: str, flags: list[str]) -> Path:
+    def compile(
+        self, compiler: str, source: Path, tag: str, flags: list[str], suffix: str = ".o", needs: Path | None = None
+    ) -> Path:
         relative = source.relative_to(ROOT)
-        target = self.folder / tag / relative.with_suffix(relative.suffix + ".o")
+        target = self.folder / tag / relative.with_suffix(relative.suffix + suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
+        needed = f" | {self.escape(needs)}" if needs else ""
         self.lines += [
-            f"build {self.escape(target)}: compile {self.escape(source)}",
+            f"build {self.escape(target)}: compile {self.escape(source)}{needed}",
             f"  compiler = {compiler}",
             f"  flags = {' '.join(flags)}",
             f"  note = {tag}: {relative}",
         ]
         return target
+
+    def compile_all(self, compiler: str, sources: list[Path], header: Path, tag: str, flags: list[str]) -> list[Path]:
+        """Objects of sources that all include `header`, which is parsed once for all of them."""
+        precompiled = self.compile(compiler, header, tag, [*flags, "-x c++-header"], suffix=".gch")
+        flags = [*flags, f"-include {precompiled.with_suffix('')}"]
+        return [self.compile(compiler, path, tag, flags, needs=precompiled) for path in sources]
 
     def link(self, compiler: str, target: Path, objects: list[Path], flags: list[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,9 +196,9 @@ class Build(build_ext):
             own = sorted((ROOT / "csrc" / "interpreter").glob("*.cpp"))
             interpreted = [ninja_file.compile(compiler, path, "interpreter", flags) for path in own]
             interpreted += [ninja_file.compile(compiler, path, "interpreter", watched) for path in cuda_sources]
-        objects = [
-            ninja_file.compile(compiler, path, "binding", COMMON + include + torch_flags + define) for path in bindings
-        ]
+        backend = ROOT / "csrc" / "binding" / "backend.h"
+        flags = COMMON + include + torch_flags + define
+        objects = ninja_file.compile_all(compiler, bindings, backend, "binding", flags)
         ninja_file.link(compiler, target / "_cpu.so", objects + kernels + interpreted, torch_link)
 
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -208,11 +217,8 @@ class Build(build_ext):
             nvcc_flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
             nvcc_flags += ["-Xptxas=-v", "-diag-suppress=20012", *codes, *include]
             cuda_objects = [ninja_file.compile(nvcc, path, "cuda", nvcc_flags) for path in cuda_sources]
-            define = ["-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA", cuda_include]
-            cuda_objects += [
-                ninja_file.compile(compiler, path, "binding_cuda", COMMON + include + torch_flags + define)
-                for path in bindings
-            ]
+            flags = COMMON + include + torch_flags + ["-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA", cuda_include]
+            cuda_objects += ninja_file.compile_all(compiler, bindings, backend, "binding_cuda", flags)
             # torch_cuda is left to be resolved at load time: a CPU-only torch can build the library, not load it.
             ninja_file.link(nvcc, target / "_cuda.so", cuda_objects, [*torch_link, "-cudart=static"])
         ninja_file.run()

@@ -2,7 +2,8 @@
 //
 // Each op's file is compiled once per shared object: for the CPU library, which also defines the schemas, and with
 // DVAE_EXT_BACKEND_CUDA for the CUDA library.
-#pragma once
+#ifndef DVAE_EXT_BINDING_BACKEND_H  // not #pragma once: the build precompiles this header
+#define DVAE_EXT_BINDING_BACKEND_H
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -79,4 +80,6 @@ void* current_stream(const Tensor& tensor);
   [[maybe_unused]] static void dvae_ext_schemas_##name(torch::stable::detail::StableLibrary& m)
 #else
 #define DVAE_EXT_SCHEMAS(name) STABLE_TORCH_LIBRARY_FRAGMENT(dvae_ext, m)
+#endif
+
 #endif
