@@ -41,8 +41,8 @@ format: env  ## apply the formatters
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' | xargs $(BIN)/clang-format -i
 
-cuda-check:  ## compile every CUDA kernel for sm_80, 90 and 100; print registers and spills
-	$(PYTHON) tools/cuda_check.py
+cuda-check: env  ## compile every CUDA kernel for sm_80, 90 and 100; print registers and spills
+	$(BIN)/python tools/cuda_check.py
 
 cpp-test:  ## the torch-free library and its C++ tests
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release

@@ -51,6 +51,13 @@ def nvcc_version(nvcc: str) -> str:
     return text.split("release ")[1].split(",")[0]
 
 
+def cuda_include(nvcc: str) -> Path:
+    """Where nvcc finds its headers. It is asked, because the nvcc in the path may be a script that calls another."""
+    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True, check=True)
+    top = next(line.split("TOP=")[1] for line in plan.stderr.splitlines() if "TOP=" in line)
+    return Path(top).resolve() / "include"
+
+
 def decide_cuda() -> tuple[bool, str]:
     """Whether to build CUDA, and the sentence that says why."""
     import torch
@@ -213,11 +220,11 @@ class Build(build_ext):
             codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
             newest = archs[-1].rstrip("af")
             codes.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
-            cuda_include = f"-isystem {Path(nvcc).resolve().parent.parent / 'include'}"
             nvcc_flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
             nvcc_flags += ["-Xptxas=-v", "-diag-suppress=20012", *codes, *include]
             cuda_objects = [ninja_file.compile(nvcc, path, "cuda", nvcc_flags) for path in cuda_sources]
-            flags = COMMON + include + torch_flags + ["-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA", cuda_include]
+            flags = COMMON + include + torch_flags + ["-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA"]
+            flags += [f"-isystem {cuda_include(nvcc)}"]
             cuda_objects += ninja_file.compile_all(compiler, bindings, backend, "binding_cuda", flags)
             # torch_cuda is left to be resolved at load time: a CPU-only torch can build the library, not load it.
             ninja_file.link(nvcc, target / "_cuda.so", cuda_objects, [*torch_link, "-cudart=static"])

@@ -1,4 +1,4 @@
-"""Compiles every CUDA kernel for sm_80, sm_90 and sm_100 and prints what ptxas says of each.
+"""Compiles every CUDA kernel for sm_80, sm_90 and sm_100, prints what ptxas says of each, and checks the CUDA bindings.
 
 A spill fails the check unless the source says beside the kernel why it is there (a comment with the word "spills").
 """
@@ -34,7 +34,17 @@ def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path,
     return source, arch, done.stdout + done.stderr
 
 
+def check_binding(nvcc: str, source: Path, torch_include: Path) -> None:
+    command = [nvcc, "-std=c++20", "-Xcompiler=-fsyntax-only", "-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA"]
+    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000ULL", f"-I{ROOT / 'csrc'}", f"-isystem={torch_include}"]
+    done = subprocess.run([*command, "-c", str(source), "-o", os.devnull], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{source.relative_to(ROOT)} does not compile for CUDA:\n{done.stderr}")
+
+
 def main() -> None:
+    import torch
+
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     if not Path(nvcc).exists():
         sys.exit("nvcc was not found: install the CUDA toolkit to check the CUDA kernels")
@@ -57,6 +67,10 @@ def main() -> None:
             print(f"{source.name:<26} {'sm_' + arch:>6} {len(registers):>8} {span:>10} {len(spilling):>9}")
             if spilling and "spills" not in source.read_text():
                 unexplained += [f"{source.name} sm_{arch} {entry}" for entry in spilling]
+        include = Path(torch.__file__).parent / "include"
+        bindings = [path for path in sorted((ROOT / "csrc" / "binding").glob("*.cpp")) if "module" not in path.stem]
+        list(pool.map(lambda path: check_binding(nvcc, path, include), bindings))
+        print(f"{len(bindings)} bindings compile for CUDA")
     if unexplained:
         sys.exit("registers spill without a reason written in the source:\n" + "\n".join(unexplained))
 
