@@ -20,15 +20,20 @@ std::uintptr_t code_base() {
 }
 constexpr std::uint32_t kListed = 0x80000000u;
 
-std::string name_of(const Block& block, const void* address) {
-  char offset[32];
+// holder: the block whose shared memory it is; null for global memory.
+std::string name_of(const Block& block, const Block* holder, const void* address) {
+  char offset[64];
   if (const SharedVariable* variable = static_shared_variable_at(address)) {
     std::snprintf(offset, sizeof(offset), " + %td", static_cast<const unsigned char*>(address) - variable->address);
     return readable_name(*variable) + offset;
   }
-  if (block.dynamic_shared && block.dynamic_shared->contains(address)) {
-    std::snprintf(offset, sizeof(offset), " + %zu", block.dynamic_shared->offset(address));
-    return std::string("dynamic shared memory") + offset;
+  if (holder != nullptr) {
+    std::snprintf(offset, sizeof(offset), " + %zu", holder->dynamic_shared->offset(address));
+    std::string name = std::string("dynamic shared memory") + offset;
+    if (holder == &block) return name;
+    const uint3& index = holder->index;
+    std::snprintf(offset, sizeof(offset), " of block (%u, %u, %u)", index.x, index.y, index.z);
+    return name + offset;
   }
   std::snprintf(offset, sizeof(offset), "%p", address);
   return std::string("global memory at ") + offset;
@@ -49,8 +54,14 @@ AccessChecker::Pool& AccessChecker::pool() {
   return all;
 }
 
-AccessChecker::AccessChecker(bool cooperative) : cooperative_(cooperative), first_serial_(last_serial + 1) {
+AccessChecker::AccessChecker(bool together) : together_(together), first_serial_(last_serial + 1) {
   pool().pages_used = pool().parts_used = 0;
+  used_variables_.resize(static_shared_variables().size());
+}
+
+void AccessChecker::start_group() {
+  group_serial_ = last_serial + 1;
+  first_group_epoch_ = group_epoch_;
 }
 
 void AccessChecker::start_block(Block& block) {
@@ -102,19 +113,20 @@ bool AccessChecker::ordered(const Record& earlier, const Thread& now) const {
     return earlier.clock < now.clock.known[earlier.thread % kWarpSize];
   }
   if (earlier.serial < first_serial_ || fenced_) return true;
-  return cooperative_ && earlier.grid_epoch < grid_epoch_;
+  return earlier.serial >= group_serial_ && earlier.group_epoch < group_epoch_;
 }
 
 bool AccessChecker::conflicts(const Record& earlier, const Record& now, bool shared, const Thread& thread) const {
   if (earlier.serial == 0 || (earlier.bytes & now.bytes) == 0 || (earlier.atomic && now.atomic)) return false;
-  if (shared && earlier.serial != now.serial) return false;
+  if (shared && earlier.serial < group_serial_) return false;  // of a block that had this memory before
   return !ordered(earlier, thread);
 }
 
 void AccessChecker::report_race(const Thread& thread, std::uintptr_t address, const Record& earlier, bool earlier_wrote,
                                 const Record& now, Access kind) {
   const Block& block = *thread.block;
-  const std::string name = name_of(block, reinterpret_cast<const void*>(address));
+  void* const pointer = reinterpret_cast<void*>(address);
+  const std::string name = name_of(block, active->holder(*thread.block, pointer), pointer);
   std::string other = "another block";
   if (earlier.serial == block.clock.serial) other = describe(block.threads[earlier.thread]);
   const char* const did = earlier.atomic ? "updated it atomically" : earlier_wrote ? "wrote it" : "read it";
@@ -127,18 +139,19 @@ void AccessChecker::report_race(const Thread& thread, std::uintptr_t address, co
 }
 
 void AccessChecker::touch(Thread& thread, std::uintptr_t address, std::uint8_t bytes, Access kind, std::uint32_t place,
-                          bool shared, std::uint64_t owner) {
+                          const Block* holder, std::uint64_t owner) {
   const Block& block = *thread.block;
+  const bool shared = holder != nullptr;
   Word& word = word_at(address, owner);
   if (shared) {
-    if (word.written_serial != block.clock.serial) {
-      word.written_serial = block.clock.serial;
+    if (word.written_serial != holder->clock.serial) {
+      word.written_serial = holder->clock.serial;
       word.written = 0;
     }
     if (kind == Access::kWrite) {
       word.written |= bytes;
     } else if ((word.written & bytes) != bytes) {
-      const std::string name = name_of(block, reinterpret_cast<const void*>(address));
+      const std::string name = name_of(block, holder, reinterpret_cast<const void*>(address));
       busy = false;
       active->stop(thread, recall(place), {}, "read of shared memory that nothing wrote: %s", name.c_str());
     }
@@ -150,7 +163,7 @@ void AccessChecker::touch(Thread& thread, std::uintptr_t address, std::uint8_t b
   now.clock = thread.clock.epoch == block.clock.epoch ? thread.clock.own : 0;
   now.place = place;
   now.thread = static_cast<std::uint16_t>(thread.linear);
-  now.grid_epoch = grid_epoch_;
+  now.group_epoch = group_epoch_;
   now.bytes = bytes;
   now.atomic = kind == Access::kAtomic;
 
@@ -193,31 +206,66 @@ void AccessChecker::touch(Thread& thread, std::uintptr_t address, std::uint8_t b
   }
 }
 
+void AccessChecker::use(Thread& thread, const SharedVariable& variable, const Place& place) {
+  const auto index = static_cast<std::size_t>(&variable - static_shared_variables().data());
+  if (used_variables_[index]) return;
+  used_variables_[index] = true;
+  static_bytes_ += variable.bytes;
+  const Device limits = device();
+  const std::size_t dynamic = active->launch().shared_bytes;
+  if (static_bytes_ > limits.static_shared_bytes_per_block || static_bytes_ + dynamic > limits.shared_bytes_per_block) {
+    active->stop(thread, place, {},
+                 "the kernel uses %zu bytes of static shared memory beside %zu of dynamic; "
+                 "a block can have %zu static and %zu in all",
+                 static_bytes_, dynamic, limits.static_shared_bytes_per_block, limits.shared_bytes_per_block);
+  }
+}
+
+// A block of the cluster may use another's memory from their first barrier on, until their last.
+void AccessChecker::check_visit(Thread& thread, Block& holder, const Place& place) {
+  const uint3& index = holder.index;
+  if (group_epoch_ == first_group_epoch_) {
+    active->stop(thread, place, {},
+                 "shared memory of block (%u, %u, %u) used before the cluster's first sync_cluster: "
+                 "that block need not have started",
+                 index.x, index.y, index.z);
+  }
+  if (holder.finished()) {
+    active->stop(thread, place, {}, "shared memory of block (%u, %u, %u) used after that block ended", index.x, index.y,
+                 index.z);
+  }
+  holder.visited = place;
+  holder.visited_epoch = group_epoch_;
+}
+
 void AccessChecker::access(Thread& thread, const void* address, std::size_t bytes, Access kind, const Place& place) {
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   if (begin - reinterpret_cast<std::uintptr_t>(thread.context.stack_bottom) < thread.context.stack_size) return;
   if (begin - reinterpret_cast<std::uintptr_t>(&current) < sizeof(current)) return;
-  const Block& block = *thread.block;
-  const bool is_static = static_shared_variable_at(address) != nullptr;
-  bool shared = is_static;
-  if (!is_static && block.dynamic_shared && block.dynamic_shared->near(address)) {
-    shared = true;
-    const std::size_t offset = block.dynamic_shared->offset(address);
-    if (offset >= block.dynamic_shared->bytes() || bytes > block.dynamic_shared->bytes() - offset) {
+  Block& block = *thread.block;
+  const SharedVariable* const variable = static_shared_variable_at(address);
+  const bool is_static = variable != nullptr;
+  if (is_static) use(thread, *variable, place);
+  Block* const holder = is_static ? &block : active->holder(block, address);
+  if (!is_static && holder != nullptr) {
+    const DynamicShared& memory = *holder->dynamic_shared;
+    const std::size_t offset = memory.offset(address);
+    if (offset >= memory.bytes() || bytes > memory.bytes() - offset) {
       active->stop(thread, place, {}, "%s of %zu bytes at offset %td of %zu bytes of dynamic shared memory",
                    kind == Access::kRead ? "read" : "write", bytes, static_cast<std::ptrdiff_t>(offset),
-                   block.dynamic_shared->bytes());
+                   memory.bytes());
     }
+    if (holder != &block) check_visit(thread, *holder, place);
   }
   busy = true;
   const std::uint32_t remembered = remember(place);
-  // In a cooperative grid all blocks' static variables take turns at one address.
-  const std::uint64_t owner = is_static && cooperative_ ? block.clock.serial - first_serial_ + 1 : 0;
+  // The static variables of blocks that run together take turns at one address.
+  const std::uint64_t owner = is_static && together_ ? block.clock.serial - first_serial_ + 1 : 0;
   for (std::uintptr_t at = begin; at < begin + bytes;) {
     const std::uintptr_t word = at & ~std::uintptr_t{3};
     const std::uintptr_t end = std::min<std::uintptr_t>(begin + bytes, word + 4);
     const unsigned mask = ((1u << (end - at)) - 1) << (at - word);
-    touch(thread, word, static_cast<std::uint8_t>(mask), kind, remembered, shared, owner);
+    touch(thread, word, static_cast<std::uint8_t>(mask), kind, remembered, holder, owner);
     at = end;
   }
   busy = false;
@@ -226,7 +274,7 @@ void AccessChecker::access(Thread& thread, const void* address, std::size_t byte
 void AccessChecker::forget_contents(Thread& thread, const void* address, std::size_t bytes) {
   const Block& block = *thread.block;
   const bool is_static = static_shared_variable_at(address) != nullptr;
-  const std::uint64_t owner = is_static && cooperative_ ? block.clock.serial - first_serial_ + 1 : 0;
+  const std::uint64_t owner = is_static && together_ ? block.clock.serial - first_serial_ + 1 : 0;
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   for (std::uintptr_t at = begin; at < begin + bytes; at += 4) word_at(at, owner).written = 0;
 }

@@ -19,6 +19,7 @@ namespace dvae_ext::interpreter {
 
 struct Block;
 struct Thread;
+struct SharedVariable;
 
 // Two accesses of one block are ordered when a block barrier lies between them: epochs count those. Within an epoch and
 // a warp, each lane counts the memory-ordering warp barriers that it has passed and knows how far the others had come.
@@ -34,15 +35,19 @@ struct WarpClock {
 
 class AccessChecker {
  public:
-  explicit AccessChecker(bool cooperative);
+  // together: whether blocks run in turns, those of a grid or of a cluster.
+  explicit AccessChecker(bool together);
 
   // Whether the kernels report their accesses at all.
   static bool instrumented();
 
+  // A group of blocks that run together, if only one, and a block of it.
+  void start_group();
   void start_block(Block& block);
   void pass_block_barrier(Block& block);
   void pass_warp_barrier(Block& block, unsigned warp, unsigned present);
-  void pass_grid_barrier() { ++grid_epoch_; }
+  void pass_group_barrier() { ++group_epoch_; }
+  std::uint16_t group_epoch() const { return group_epoch_; }
   // From here on blocks may talk to each other by means that are not followed.
   void pass_fence() { fenced_ = true; }
 
@@ -62,7 +67,7 @@ class AccessChecker {
     std::uint32_t clock = 0;
     std::uint32_t place = 0;
     std::uint16_t thread = 0;
-    std::uint16_t grid_epoch = 0;
+    std::uint16_t group_epoch = 0;
     std::uint8_t bytes = 0;  // of the word, as a mask
     bool atomic = false;
   };
@@ -86,8 +91,12 @@ class AccessChecker {
 
   static Pool& pool();
   Word& word_at(std::uintptr_t address, std::uint64_t owner);
-  void touch(Thread& thread, std::uintptr_t address, std::uint8_t bytes, Access kind, std::uint32_t place, bool shared,
-             std::uint64_t owner);
+  // holder: the block whose shared memory it is; null for global memory.
+  void touch(Thread& thread, std::uintptr_t address, std::uint8_t bytes, Access kind, std::uint32_t place,
+             const Block* holder, std::uint64_t owner);
+  // Adds a static shared variable to those that the launch uses.
+  void use(Thread& thread, const SharedVariable& variable, const Place& place);
+  void check_visit(Thread& thread, Block& holder, const Place& place);
   bool ordered(const Record& earlier, const Thread& now) const;
   bool conflicts(const Record& earlier, const Record& now, bool shared, const Thread& thread) const;
   void report_race(const Thread& thread, std::uintptr_t address, const Record& earlier, bool earlier_wrote,
@@ -95,10 +104,14 @@ class AccessChecker {
   std::uint32_t remember(const Place& place);
   Place recall(std::uint32_t place) const;
 
-  const bool cooperative_;
+  const bool together_;
   bool fenced_ = false;
-  std::uint16_t grid_epoch_ = 0;
+  std::uint16_t group_epoch_ = 0;
+  std::uint16_t first_group_epoch_ = 0;  // of the group
   std::uint32_t first_serial_;
+  std::uint32_t group_serial_ = 0;  // of the group's first block
+  std::vector<bool> used_variables_;
+  std::size_t static_bytes_ = 0;  // of these
   std::unordered_map<std::uint64_t, Page*> pages_;
   std::array<std::pair<std::uint64_t, Page*>, 64> recent_{};
   std::vector<Place> places_;

@@ -44,7 +44,8 @@ void async_commit() {
   thread.uncommitted = 0;
 }
 
-void async_wait(unsigned in_flight) {
+void async_wait(unsigned in_flight, Site site) {
+  if (!is_kept(site)) return;
   Thread& thread = *active->running();
   std::size_t landed = 0;
   std::size_t groups = 0;

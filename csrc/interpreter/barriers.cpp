@@ -6,6 +6,7 @@
 namespace dvae_ext::interpreter {
 
 int Scheduler::block_barrier(const char* name, bool predicate, Site site) {
+  if (!is_kept(site)) return predicate;
   Thread& thread = *running_;
   Block& block = *thread.block;
   if (block.returned > 0) {
@@ -48,30 +49,50 @@ void Scheduler::release_block_barrier(Block& block) {
 }
 
 void Scheduler::grid_barrier(Site site) {
+  if (!launch_.cooperative) stop(*running_, site, {}, "sync_grid in a launch that is not cooperative");
+  group_barrier("sync_grid", site);
+}
+
+void Scheduler::cluster_barrier(Site site) {
+  if (launch_.cooperative)
+    stop(*running_, site, {}, "sync_cluster in a cooperative launch, which has no clusters here");
+  group_barrier("sync_cluster", site);
+}
+
+void* Scheduler::cluster_shared(unsigned rank, Site site) {
+  const Thread& thread = *running_;
+  if (launch_.cooperative || rank >= launch_.cluster) {
+    stop(thread, site, {}, "cluster_shared of block %u in a cluster of %u", rank, launch_.cluster);
+  }
+  if (launch_.shared_bytes == 0) stop(thread, site, {}, "cluster_shared in a launch without dynamic shared memory");
+  return blocks_[rank].dynamic_shared->data();
+}
+
+// All blocks that run together: of the grid, of the cluster.
+void Scheduler::group_barrier(const char* name, Site site) {
+  if (!is_kept(site)) return;
   Thread& thread = *running_;
-  if (!launch_.cooperative) stop(thread, site, {}, "sync_grid in a launch that is not cooperative");
   for (const Block& block : blocks_) {
     if (block.returned > 0) {
-      stop(thread, site, {},
-           "divergent barrier: threads of block (%u, %u, %u) returned without reaching this sync_grid", block.index.x,
-           block.index.y, block.index.z);
+      stop(thread, site, {}, "divergent barrier: threads of block (%u, %u, %u) returned without reaching this %s",
+           block.index.x, block.index.y, block.index.z, name);
     }
   }
-  order_release(&grid_token_);
-  if (++grid_arrived_ == blocks_.size() * threads_per_block_) {
-    grid_arrived_ = 0;
+  order_release(&group_token_);
+  if (++group_arrived_ == blocks_.size() * threads_per_block_) {
+    group_arrived_ = 0;
     for (Block& block : blocks_) {
       for (Thread& other : block.threads) {
-        if (other.state == Thread::State::kAtGridBarrier) other.state = Thread::State::kReady;
+        if (other.state == Thread::State::kAtGroupBarrier) other.state = Thread::State::kReady;
       }
       checker_.pass_block_barrier(block);
     }
-    checker_.pass_grid_barrier();
+    checker_.pass_group_barrier();
     ++progress_;
   } else {
-    wait(Thread::State::kAtGridBarrier, "sync_grid", site);
+    wait(Thread::State::kAtGroupBarrier, name, site);
   }
-  order_acquire(&grid_token_);
+  order_acquire(&group_token_);
 }
 
 void Scheduler::warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering,
@@ -91,6 +112,7 @@ void Scheduler::warp_collective(const char* name, unsigned mask, void* payload, 
            lane, other.waits_at, other.mask);
     }
   }
+  if (ordering == Ordering::kMemory && !is_kept(site)) return;
   thread.mask = mask;
   thread.payload = payload;
   thread.complete = complete;

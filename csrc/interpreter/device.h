@@ -41,20 +41,24 @@ inline constexpr int warpSize = 32;
   static_assert(alignof(type) <= 16, "dynamic shared memory is aligned to 16"); \
   type* const name = static_cast<type*>(::dvae_ext::interpreter::current.dynamic_shared)
 
-#define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                         \
-  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), false, kernel, grid, block, shared_bytes, \
+#define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                            \
+  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), false, 1, kernel, grid, block, shared_bytes, \
                           stream __VA_OPT__(, ) __VA_ARGS__)
 
-#define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                            \
-  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), true, kernel, grid, block, shared_bytes, \
+#define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                               \
+  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), true, 1, kernel, grid, block, shared_bytes, \
                           stream __VA_OPT__(, ) __VA_ARGS__)
+
+#define DVAE_EXT_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                   \
+  ::dvae_ext::gpu::launch(#kernel, ::std::source_location::current(), false, cluster, kernel, grid, block, \
+                          shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 
 #pragma GCC visibility push(hidden)
 
 namespace dvae_ext::gpu {
 
 template <class... Parameters, class... Arguments>
-int launch(const char* name, interpreter::Site site, bool cooperative, void (*kernel)(Parameters...),
+int launch(const char* name, interpreter::Site site, bool cooperative, unsigned cluster, void (*kernel)(Parameters...),
            interpreter::dim3 grid, interpreter::dim3 block, std::size_t shared_bytes, void* /*stream*/,
            Arguments&&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...),
@@ -67,6 +71,7 @@ int launch(const char* name, interpreter::Site site, bool cooperative, void (*ke
   launch.block = block;
   launch.shared_bytes = shared_bytes;
   launch.cooperative = cooperative;
+  launch.cluster = cluster;
   launch.context = &call;
   launch.body = [](const void* context) {
     std::apply([](auto function, auto... parameters) { function(parameters...); },

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -31,7 +32,8 @@ void set_schedule(Schedule schedule);
 // Throws std::invalid_argument for text that is none of the above.
 Schedule parse_schedule(const std::string& text);
 
-// Limits of the device that the interpreter plays: an sm_80 with few multiprocessors.
+// Limits of the device that the interpreter plays: an sm_80 with few multiprocessors, and with the clusters of an
+// sm_90.
 struct Device {
   int multiprocessors = 4;
   int threads_per_block = 1024;
@@ -40,6 +42,7 @@ struct Device {
   std::size_t shared_bytes_per_block = 163 * 1024;
   std::size_t static_shared_bytes_per_block = 48 * 1024;
   std::size_t shared_bytes_per_multiprocessor = 164 * 1024;
+  unsigned blocks_per_cluster = 8;
 };
 Device device();
 void set_device(const Device& device);
@@ -49,6 +52,11 @@ void set_device(const Device& device);
 double timeout();
 void set_timeout(double seconds);
 
+// Asked at every barrier (__syncthreads, __syncwarp, wait_copies, sync_grid, sync_cluster): where it says false, the
+// thread passes as if the barrier were not there. Null, as at the start, keeps all. It tells what a test is worth.
+using BarrierFilter = bool (*)(const std::source_location& barrier);
+void set_barrier_filter(BarrierFilter keep);
+
 }  // namespace dvae_ext::interpreter
 
 // The switch for callers without a C++ compiler at hand (ctypes).
@@ -56,3 +64,5 @@ extern "C" __attribute__((visibility("default"))) void dvae_ext_interpreter_set_
 extern "C" __attribute__((visibility("default"))) int dvae_ext_interpreter_enabled();
 // 0 when text is a schedule, 1 otherwise.
 extern "C" __attribute__((visibility("default"))) int dvae_ext_interpreter_set_schedule(const char* text);
+// Removes the barriers at a line of the file whose path ends so; a null file puts them back.
+extern "C" __attribute__((visibility("default"))) void dvae_ext_interpreter_remove_barriers(const char* file, int line);

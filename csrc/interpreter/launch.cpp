@@ -17,8 +17,9 @@ int run(const Launch& launch) {
   const dim3 block = launch.block;
   const std::uint64_t threads = static_cast<std::uint64_t>(block.x) * block.y * block.z;
   const std::uint64_t blocks = static_cast<std::uint64_t>(grid.x) * grid.y * grid.z;
-  if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || threads == 0 || block.x > 1024 ||
-      block.y > 1024 || block.z > 64 || threads > static_cast<std::uint64_t>(limits.threads_per_block)) {
+  if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || threads == 0 || launch.cluster == 0 ||
+      block.x > 1024 || block.y > 1024 || block.z > 64 ||
+      threads > static_cast<std::uint64_t>(limits.threads_per_block)) {
     return kInvalidConfiguration;
   }
 
@@ -44,7 +45,15 @@ int run(const Launch& launch) {
              " can be resident together");
     }
   }
-  if (!Stacks::all().reserve((launch.cooperative ? blocks : 1) * threads)) {
+  if (launch.cluster > limits.blocks_per_cluster) {
+    refuse("cluster of " + std::to_string(launch.cluster) + " blocks; a cluster can have " +
+           std::to_string(limits.blocks_per_cluster));
+  }
+  if (grid.x % launch.cluster != 0) {
+    refuse("grid of " + std::to_string(grid.x) + " blocks along x, which clusters of " +
+           std::to_string(launch.cluster) + " do not divide");
+  }
+  if (!Stacks::all().reserve((launch.cooperative ? blocks : launch.cluster) * threads)) {
     refuse("not enough memory for the threads' stacks");
   }
 
@@ -80,6 +89,14 @@ void fault_in_lane(unsigned lane, Site site, const char* format, ...) {
 int block_barrier(const char* name, bool predicate, Site site) { return active->block_barrier(name, predicate, site); }
 
 void grid_barrier(Site site) { active->grid_barrier(site); }
+
+void cluster_barrier(Site site) { active->cluster_barrier(site); }
+
+unsigned cluster_size() { return active->launch().cluster; }
+
+unsigned cluster_rank() { return current.block_index.x % active->launch().cluster; }
+
+void* cluster_shared(unsigned rank, Site site) { return active->cluster_shared(rank, site); }
 
 void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site) {
   active->warp_collective(name, mask, payload, complete, ordering, site);

@@ -24,6 +24,15 @@ int max_cooperative_blocks(void (*)(Parameters...), int threads, std::size_t sha
 
 inline void sync_grid(Site site = Site::current()) { interpreter::grid_barrier(site); }
 
+inline unsigned cluster_size() { return interpreter::cluster_size(); }
+inline unsigned cluster_rank() { return interpreter::cluster_rank(); }
+inline void sync_cluster(Site site = Site::current()) { interpreter::cluster_barrier(site); }
+template <class T>
+T* cluster_shared(unsigned rank, Site site = Site::current()) {
+  static_assert(alignof(T) <= 16, "dynamic shared memory is aligned to 16");
+  return static_cast<T*>(interpreter::cluster_shared(rank, site));
+}
+
 template <int Bytes>
 void copy_async_or_zero(void* shared, const void* global, int valid_bytes, Site site = Site::current()) {
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
@@ -38,8 +47,8 @@ void copy_async(void* shared, const void* global, Site site = Site::current()) {
 }
 inline void commit_copies() { interpreter::async_commit(); }
 template <int InFlight>
-void wait_copies() {
-  interpreter::async_wait(InFlight);
+void wait_copies(Site site = Site::current()) {
+  interpreter::async_wait(InFlight, site);
 }
 
 namespace detail {

@@ -43,8 +43,15 @@ void note_access(const void* address, std::size_t bytes, Access kind, Site site)
 // Waits for all threads of the block; the number of them for which predicate was true.
 int block_barrier(const char* name, bool predicate, Site site);
 
-// Waits for all threads of a cooperative grid.
+// Waits for all threads of a cooperative grid, or of the block's cluster.
 void grid_barrier(Site site);
+void cluster_barrier(Site site);
+
+// An ordinary launch has clusters of one block.
+unsigned cluster_size();
+unsigned cluster_rank();
+// The dynamic shared memory of one of the cluster's blocks.
+void* cluster_shared(unsigned rank, Site site);
 
 // Waits for the lanes in mask that have not returned. The last to arrive calls complete with each
 // lane's payload (null for lanes that take no part) and the mask of those that do.
@@ -58,7 +65,7 @@ void memory_fence();
 
 void async_copy(void* shared, const void* global, unsigned bytes, unsigned valid, Site site);
 void async_commit();
-void async_wait(unsigned in_flight);
+void async_wait(unsigned in_flight, Site site);
 
 // Raises a fault unless pointer is a multiple of alignment.
 inline void check_aligned(const void* pointer, std::size_t alignment, Site site) {
@@ -77,11 +84,15 @@ struct Launch {
   dim3 grid, block;
   std::size_t shared_bytes;
   bool cooperative;
+  unsigned cluster;  // blocks that run together; 1 for none
   void (*body)(const void* context);
   const void* context;
 };
 // 0, or CUDA's error number for a configuration that a launch would refuse. Throws Fault.
 int run(const Launch& launch);
+
+// Whether the barrier filter leaves the barrier in place.
+bool is_kept(const Site& barrier);
 
 int multiprocessor_count();
 std::size_t shared_memory_limit();

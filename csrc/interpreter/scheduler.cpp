@@ -15,6 +15,8 @@ namespace {
 
 // Atomics that a thread does before another gets its turn.
 constexpr unsigned kSpinsPerTurn = 64;
+// A permutation of a huge grid is not worth its memory: its first part will do.
+constexpr std::uint64_t kPermuted = 1u << 20;
 
 uint3 unflatten(std::uint64_t linear, dim3 extent) {
   return {static_cast<unsigned>(linear % extent.x), static_cast<unsigned>(linear / extent.x % extent.y),
@@ -41,9 +43,10 @@ std::string describe(const Thread& thread) {
 Scheduler::Scheduler(const Launch& launch)
     : launch_(launch),
       schedule_(schedule()),
+      together_(launch.cooperative || launch.cluster > 1),
       random_(schedule_.seed),
       threads_per_block_(launch.block.x * launch.block.y * launch.block.z),
-      checker_(launch.cooperative) {}
+      checker_(together_) {}
 
 Scheduler::~Scheduler() {
   for (Block& block : blocks_) {
@@ -71,6 +74,7 @@ std::vector<unsigned> Scheduler::order(unsigned count) {
 void Scheduler::prepare_block(Block& block, std::uint64_t linear, std::size_t first_stack) {
   block.index = unflatten(linear, launch_.grid);
   block.returned = block.arrived = 0;
+  block.visited = {};
   if (!block.dynamic_shared && launch_.shared_bytes > 0) {
     block.dynamic_shared = std::make_unique<DynamicShared>(launch_.shared_bytes);
   }
@@ -95,7 +99,9 @@ void Scheduler::prepare_block(Block& block, std::uint64_t linear, std::size_t fi
 void Scheduler::run() {
   order_release(&begin_token_);
   if (launch_.cooperative) {
-    run_blocks_together();
+    run_blocks_together(0, launch_.grid.x * launch_.grid.y * launch_.grid.z);
+  } else if (together_) {
+    run_clusters();
   } else {
     run_blocks_in_turn();
   }
@@ -105,10 +111,9 @@ void Scheduler::run() {
 void Scheduler::run_blocks_in_turn() {
   const std::uint64_t count = static_cast<std::uint64_t>(launch_.grid.x) * launch_.grid.y * launch_.grid.z;
   blocks_.resize(1);
-  // A permutation of a huge grid is not worth its memory: its first part will do.
-  constexpr std::uint64_t kPermuted = 1u << 20;
   const std::vector<unsigned> first = order(static_cast<unsigned>(std::min(count, kPermuted)));
   for (std::uint64_t i = 0; i < count; ++i) {
+    checker_.start_group();
     prepare_block(blocks_[0], i < first.size() ? first[i] : i, 0);
     while (!blocks_[0].finished()) {
       if (!advance(blocks_[0])) report_deadlock();
@@ -118,11 +123,23 @@ void Scheduler::run_blocks_in_turn() {
   }
 }
 
-void Scheduler::run_blocks_together() {
-  const unsigned count = launch_.grid.x * launch_.grid.y * launch_.grid.z;
+// Clusters lie along x, whose extent they divide: their blocks follow each other.
+void Scheduler::run_clusters() {
+  const std::uint64_t count =
+      static_cast<std::uint64_t>(launch_.grid.x) * launch_.grid.y * launch_.grid.z / launch_.cluster;
+  const std::vector<unsigned> first = order(static_cast<unsigned>(std::min(count, kPermuted)));
+  for (std::uint64_t i = 0; i < count; ++i) {
+    run_blocks_together((i < first.size() ? first[i] : i) * launch_.cluster, launch_.cluster);
+    order_acquire(&end_token_);
+    order_release(&begin_token_);
+  }
+}
+
+void Scheduler::run_blocks_together(std::uint64_t first, unsigned count) {
   blocks_.resize(count);
+  checker_.start_group();
   for (unsigned i = 0; i < count; ++i) {
-    prepare_block(blocks_[i], i, static_cast<std::size_t>(i) * threads_per_block_);
+    prepare_block(blocks_[i], first + i, static_cast<std::size_t>(i) * threads_per_block_);
     blocks_[i].static_shared.save();
   }
   for (;;) {
@@ -160,7 +177,7 @@ bool Scheduler::advance(Block& block) {
       progress = again = true;
     }
     // A thread that waits for another block's atomic stays ready: that block has to get its turn.
-    if (launch_.cooperative) break;
+    if (together_) break;
   }
   return progress;
 }
@@ -176,8 +193,21 @@ void Scheduler::resume(Thread& thread) {
   if (failure_.happened) report_failure();
 }
 
+Block* Scheduler::holder(Block& own, const void* address) {
+  const auto has = [address](const Block& block) {
+    return block.dynamic_shared && block.dynamic_shared->near(address);
+  };
+  if (has(own)) return &own;
+  if (launch_.cluster > 1) {
+    for (Block& block : blocks_) {
+      if (has(block)) return &block;
+    }
+  }
+  return nullptr;
+}
+
 void Scheduler::yield() {
-  if (launch_.cooperative) order_release(&running_->block->turn_token);
+  if (together_) order_release(&running_->block->turn_token);
   switch_context(running_->context, main_);
   start_turn();
 }
@@ -188,7 +218,7 @@ void Scheduler::start_thread() {
 }
 
 void Scheduler::start_turn() {
-  if (launch_.cooperative) order_acquire(&turn_token_);
+  if (together_) order_acquire(&turn_token_);
 }
 
 void Scheduler::wait(Thread::State state, const char* name, Site site) {
@@ -197,6 +227,15 @@ void Scheduler::wait(Thread::State state, const char* name, Site site) {
   thread.waits_at = name;
   thread.site = site;
   yield();
+}
+
+const Thread& Scheduler::first_at_group_barrier() const {
+  for (const Block& block : blocks_) {
+    for (const Thread& thread : block.threads) {
+      if (thread.state == Thread::State::kAtGroupBarrier) return thread;
+    }
+  }
+  std::abort();
 }
 
 void Scheduler::finish_thread() {
@@ -210,8 +249,17 @@ void Scheduler::finish_thread() {
     stop(thread, waiting.site, {}, "divergent barrier: this thread returned while %s waits in %s",
          describe(waiting).c_str(), waiting.waits_at);
   }
+  if (group_arrived_ > 0) {
+    const Thread& waiting = first_at_group_barrier();
+    stop(thread, waiting.site, {}, "divergent barrier: this thread returned while %s waits in %s",
+         describe(waiting).c_str(), waiting.waits_at);
+  }
   thread.state = Thread::State::kReturned;
   ++block.returned;
+  if (block.finished() && block.visited.known() && block.visited_epoch == checker_.group_epoch()) {
+    stop(thread, block.visited, {},
+         "this thread ended its block with no sync_cluster since another block used its shared memory here");
+  }
   ++progress_;
   order_release(&end_token_);
   // Lanes that waited for this one wait no longer.

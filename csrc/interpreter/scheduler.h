@@ -29,7 +29,7 @@ struct AsyncCopy {
 struct Block;
 
 struct Thread {
-  enum class State { kReady, kAtBlockBarrier, kAtWarpCollective, kAtGridBarrier, kReturned };
+  enum class State { kReady, kAtBlockBarrier, kAtWarpCollective, kAtGroupBarrier, kReturned };
 
   Context context;
   Block* block = nullptr;
@@ -71,6 +71,10 @@ struct Block {
   std::unique_ptr<DynamicShared> dynamic_shared;
   SharedImage static_shared;
 
+  // Where another block of the cluster last used this one's dynamic shared memory.
+  Place visited;
+  std::uint16_t visited_epoch = 0;
+
   char arrival_token = 0;
   char release_token = 0;
   char turn_token = 0;
@@ -96,6 +100,8 @@ class Scheduler {
 
   // Null while the scheduler itself runs.
   Thread* running() { return running_; }
+  // The block whose dynamic shared memory is at the address or near it: `own` or one of its cluster. Or null.
+  Block* holder(Block& own, const void* address);
   const Launch& launch() const { return launch_; }
   AccessChecker& checker() { return checker_; }
   // Grows whenever a thread gets past something that it could have waited for.
@@ -107,6 +113,8 @@ class Scheduler {
   void start_thread();
   int block_barrier(const char* name, bool predicate, Site site);
   void grid_barrier(Site site);
+  void cluster_barrier(Site site);
+  void* cluster_shared(unsigned rank, Site site);
   void warp_collective(const char* name, unsigned mask, void* payload, Complete complete, Ordering ordering, Site site);
   void spin_point(Site site);
   [[noreturn]] void stop(const Thread& culprit, Place where, Place other, const char* format, ...)
@@ -116,7 +124,8 @@ class Scheduler {
  private:
   void prepare_block(Block& block, std::uint64_t linear, std::size_t first_stack);
   void run_blocks_in_turn();
-  void run_blocks_together();
+  void run_clusters();
+  void run_blocks_together(std::uint64_t first, unsigned count);
   // Runs the block's ready threads; false when it has none.
   bool advance(Block& block);
   void resume(Thread& thread);
@@ -124,6 +133,8 @@ class Scheduler {
   void start_turn();
   void wait(Thread::State state, const char* name, Site site);
   void release_block_barrier(Block& block);
+  void group_barrier(const char* name, Site site);
+  const Thread& first_at_group_barrier() const;
   void complete_collectives(Block& block, unsigned warp);
   [[noreturn]] void report_deadlock();
   [[noreturn]] void report_failure();
@@ -132,6 +143,7 @@ class Scheduler {
 
   const Launch launch_;
   const Schedule schedule_;
+  const bool together_;  // blocks of a grid or a cluster take turns
   std::mt19937_64 random_;
   unsigned threads_per_block_;
   std::vector<Block> blocks_;
@@ -141,10 +153,10 @@ class Scheduler {
   AccessChecker checker_;
   std::uint64_t progress_ = 0;
   unsigned spins_ = 0;
-  unsigned grid_arrived_ = 0;
+  unsigned group_arrived_ = 0;
   char begin_token_ = 0;
   char end_token_ = 0;
-  char grid_token_ = 0;
+  char group_token_ = 0;
   char turn_token_ = 0;
 };
 

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <string_view>
 
 #include "interpreter/interpreter.h"
 #include "interpreter/runtime.h"
@@ -28,6 +29,16 @@ Settings& settings() {
 }
 
 std::atomic<double> seconds_of_patience = 20;
+
+std::atomic<BarrierFilter> barrier_filter = nullptr;
+
+// What the filter of remove_barriers goes by.
+std::string removed_file;
+unsigned removed_line = 0;
+
+bool is_not_removed(const std::source_location& barrier) {
+  return barrier.line() != removed_line || !std::string_view(barrier.file_name()).ends_with(removed_file);
+}
 
 std::atomic<bool>& switched_on() {
   static std::atomic<bool> on = [] {
@@ -83,6 +94,13 @@ void set_device(const Device& device) {
 double timeout() { return seconds_of_patience; }
 void set_timeout(double seconds) { seconds_of_patience = seconds; }
 
+void set_barrier_filter(BarrierFilter keep) { barrier_filter = keep; }
+
+bool is_kept(const Site& barrier) {
+  const BarrierFilter keep = barrier_filter.load(std::memory_order_relaxed);
+  return keep == nullptr || keep(barrier);
+}
+
 int multiprocessor_count() { return device().multiprocessors; }
 
 std::size_t shared_memory_limit() { return device().shared_bytes_per_block; }
@@ -111,4 +129,11 @@ int dvae_ext_interpreter_set_schedule(const char* text) {
     return 1;
   }
   return 0;
+}
+
+void dvae_ext_interpreter_remove_barriers(const char* file, int line) {
+  using namespace dvae_ext::interpreter;
+  removed_file = file != nullptr ? file : "";
+  removed_line = static_cast<unsigned>(line);
+  set_barrier_filter(file != nullptr ? &is_not_removed : nullptr);
 }

@@ -12,10 +12,13 @@
   type* const name = reinterpret_cast<type*>(dvae_ext_dynamic_shared)
 
 #define DVAE_EXT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::dvae_ext::gpu::launch(false, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+  ::dvae_ext::gpu::launch(false, 1, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 
 #define DVAE_EXT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...) \
-  ::dvae_ext::gpu::launch(true, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+  ::dvae_ext::gpu::launch(true, 1, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
+
+#define DVAE_EXT_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...) \
+  ::dvae_ext::gpu::launch(false, cluster, kernel, grid, block, shared_bytes, stream __VA_OPT__(, ) __VA_ARGS__)
 
 namespace dvae_ext::gpu {
 
@@ -43,8 +46,8 @@ cudaError_t opt_in(Kernel kernel, std::size_t shared_bytes) {
 }  // namespace detail
 
 template <class... Parameters, class... Arguments>
-int launch(bool cooperative, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
-           void* stream, Arguments&&... arguments) {
+int launch(bool cooperative, unsigned cluster, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+           std::size_t shared_bytes, void* stream, Arguments&&... arguments) {
   cudaError_t status = detail::opt_in(kernel, shared_bytes);
   if (status == cudaSuccess) {
     cudaLaunchConfig_t config = {};
@@ -53,10 +56,16 @@ int launch(bool cooperative, void (*kernel)(Parameters...), dim3 grid, dim3 bloc
     config.dynamicSmemBytes = shared_bytes;
     config.stream = static_cast<cudaStream_t>(stream);
     cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
+    if (cooperative) {
+      attribute.id = cudaLaunchAttributeCooperative;
+      attribute.val.cooperative = 1;
+    } else {
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = cluster;
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    }
     config.attrs = &attribute;
-    config.numAttrs = cooperative ? 1 : 0;
+    config.numAttrs = cooperative || cluster != 1 ? 1 : 0;
     status = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
   }
   // A refused launch also leaves its error behind for the next caller to trip over.
@@ -87,6 +96,18 @@ int max_cooperative_blocks(void (*kernel)(Parameters...), int threads, std::size
 }
 
 __device__ __forceinline__ void sync_grid() { cooperative_groups::this_grid().sync(); }
+
+// Clusters came with sm_90: in code for an earlier device their use does not compile.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+__device__ __forceinline__ unsigned cluster_size() { return cooperative_groups::this_cluster().num_blocks(); }
+__device__ __forceinline__ unsigned cluster_rank() { return cooperative_groups::this_cluster().block_rank(); }
+__device__ __forceinline__ void sync_cluster() { cooperative_groups::this_cluster().sync(); }
+template <class T>
+__device__ __forceinline__ T* cluster_shared(unsigned rank) {
+  DVAE_EXT_DYNAMIC_SHARED(T, own);
+  return cooperative_groups::this_cluster().map_shared_rank(own, static_cast<int>(rank));
+}
+#endif
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));

@@ -45,9 +45,9 @@ void expect_equal(const A& got, const B& expected, const char* text, const char*
   if (!(condition)) ::dvae_ext::tests::fail(__FILE__, __LINE__, #condition)
 #define EXPECT_EQUAL(got, expected) ::dvae_ext::tests::expect_equal(got, expected, #got, __FILE__, __LINE__)
 
+using Parts = std::vector<std::string>;
 // Runs body, which must raise a fault whose message holds every one of the parts.
-inline void expect_fault(const std::vector<std::string>& parts, const std::function<void()>& body, const char* file,
-                         int line) {
+inline void expect_fault(const Parts& parts, const std::function<void()>& body, const char* file, int line) {
   std::string message;
   try {
     body();
@@ -60,8 +60,26 @@ inline void expect_fault(const std::vector<std::string>& parts, const std::funct
   }
 }
 #define EXPECT_FAULT(parts, ...) ::dvae_ext::tests::expect_fault(parts, [&] { __VA_ARGS__; }, __FILE__, __LINE__)
+// How a message names the file that has the test.
+#define HERE (std::string(__FILE__).substr(std::string(__FILE__).rfind('/') + 1) + ":")
+// Launches two blocks of the kernel, whose fault has to name kernel, block, thread and the test's file.
+#define EXPECT_FAULT_IN(kernel, threads, shared_bytes, what, ...)                                            \
+  EXPECT_FAULT((::dvae_ext::tests::Parts{"interpreted kernel " #kernel, "block (", "thread (", HERE, what}), \
+               (void)DVAE_EXT_LAUNCH(kernel, 2, threads, shared_bytes, nullptr __VA_OPT__(, ) __VA_ARGS__))
 
 inline const char* const kSchedules[] = {"forward", "reverse", "random:1", "random:2"};
+
+// Why the test fails under the schedule; empty when it passes. A failed test may leave its own device behind.
+inline std::string failure(const Test& test, const char* schedule) {
+  interpreter::set_schedule(interpreter::parse_schedule(schedule));
+  interpreter::set_device({});
+  try {
+    test.body();
+  } catch (const std::exception& error) {
+    return std::string(test.name) + " (" + schedule + "): " + error.what();
+  }
+  return {};
+}
 
 // Every test under every schedule. An argument selects the tests whose names hold it.
 inline int run_all(int argc, char** argv) {
@@ -70,14 +88,11 @@ inline int run_all(int argc, char** argv) {
   for (const Test& test : all_tests()) {
     if (std::string(test.name).find(wanted) == std::string::npos) continue;
     for (const char* schedule : kSchedules) {
-      interpreter::set_schedule(interpreter::parse_schedule(schedule));
+      const std::string why = failure(test, schedule);
       ++ran;
-      try {
-        test.body();
-      } catch (const std::exception& error) {
-        ++failed;
-        std::printf("FAILED %s (%s): %s\n", test.name, schedule, error.what());
-      }
+      if (why.empty()) continue;
+      ++failed;
+      std::printf("FAILED %s\n", why.c_str());
     }
   }
   std::printf("%d of %d passed\n", ran - failed, ran);

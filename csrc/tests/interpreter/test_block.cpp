@@ -1,5 +1,6 @@
 // Indices, shared memory, barriers, atomics and vector types.
 #include <atomic>
+#include <limits>
 #include <vector>
 
 #include "interpreter/check.h"
@@ -53,7 +54,7 @@ TEST(static_and_dynamic_shared_memory_belong_to_the_block) {
 
 TEST(dynamic_shared_memory_up_to_the_device_limit) {
   std::vector<double> in(32, 1.0), out(32);
-  const std::size_t most = dvae_ext::gpu::shared_memory_limit();
+  const std::size_t most = dvae_ext::gpu::shared_memory_limit() - sizeof(double);  // the kernel's static variable
   EXPECT(most > dvae_ext::gpu::kSharedWithoutOptIn);
   EXPECT_EQUAL(DVAE_EXT_LAUNCH((reverse_kernel<double>), 1, 32, most, nullptr, in.data(), out.data()), 0);
   EXPECT_EQUAL(out[5], 2.0);
@@ -151,17 +152,86 @@ TEST(a_plain_read_beside_atomics_is_a_race) {
                DVAE_EXT_LAUNCH(atomics_kernel, 4, 32, 0, nullptr, &a, tickets.data()));
 }
 
-TEST(atomics_return_the_old_value) {
-  const auto body = [](int* out) {
-    int x = 5;
-    const bool right = atomicAdd(&x, 2) == 5 && atomicMax(&x, 100) == 7 && atomicMin(&x, 3) == 100 &&
-                       atomicExch(&x, 12) == 3 && atomicCAS(&x, 1, 2) == 12 && atomicCAS(&x, 12, 2) == 12 && x == 2 &&
-                       atomicOr(&x, 4) == 2 && atomicAnd(&x, 4) == 6 && atomicXor(&x, 1) == 4 && atomicSub(&x, 1) == 5;
-    *out = right;
-  };
+// For every type that the programming guide lists.
+template <class T>
+__global__ void old_values_kernel(int* out) {
+  T x = 5;
+  bool right = true;
+  if constexpr (!std::is_same_v<T, long long>) right = atomicAdd(&x, 2) == 5 && x == 7;
+  if constexpr (std::is_integral_v<T>) {
+    x = 7;
+    const T most = std::numeric_limits<T>::max(), least = std::numeric_limits<T>::min();
+    right = right && atomicMax(&x, most) == 7 && atomicMax(&x, 3) == most && atomicMin(&x, least) == most &&
+            atomicMin(&x, 3) == least && x == least;
+  }
+  if constexpr (!std::is_same_v<T, double> && !std::is_same_v<T, long long>) {
+    right = right && (x = 3, atomicExch(&x, 12) == 3) && x == 12;
+  }
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, long long>) {
+    right = right && atomicCAS(&x, 1, 2) == 12 && atomicCAS(&x, 12, 2) == 12 && x == 2 && atomicOr(&x, 4) == 2 &&
+            atomicAnd(&x, 4) == 6 && atomicXor(&x, 1) == 4 && x == 5;
+  }
+  if constexpr (std::is_integral_v<T> && sizeof(T) == 4) right = right && atomicSub(&x, 1) == 5 && x == 4;
+  *out = right;
+}
+
+template <class T>
+void check_old_values() {
   int right = 0;
-  EXPECT_EQUAL(DVAE_EXT_LAUNCH(+body, 1, 1, 0, nullptr, &right), 0);
+  EXPECT_EQUAL(DVAE_EXT_LAUNCH(old_values_kernel<T>, 1, 1, 0, nullptr, &right), 0);
   EXPECT(right);
+}
+
+TEST(atomics_return_the_old_value) {
+  check_old_values<int>();
+  check_old_values<unsigned>();
+  check_old_values<long long>();
+  check_old_values<unsigned long long>();
+  check_old_values<float>();
+  check_old_values<double>();
+}
+
+// The last block to take a ticket sums what all have written: right with a fence before the ticket and after it.
+template <bool Fenced>
+__global__ void ticket_kernel(int* parts, unsigned* ticket, int* sum) {
+  parts[blockIdx.x] = static_cast<int>(blockIdx.x) + 1;
+  if constexpr (Fenced) __threadfence();
+  if (atomicAdd(ticket, 1u) != gridDim.x - 1) return;
+  if constexpr (Fenced) __threadfence();
+  for (unsigned i = 0; i < gridDim.x; ++i) *sum += parts[i];
+}
+
+TEST(fences_order_blocks) {
+  std::vector<int> parts(5);
+  unsigned ticket = 0;
+  int sum = 0;
+  EXPECT_EQUAL(DVAE_EXT_LAUNCH(ticket_kernel<true>, 5, 1, 0, nullptr, parts.data(), &ticket, &sum), 0);
+  EXPECT_EQUAL(sum, 15);
+  ticket = 0;
+  EXPECT_FAULT((std::vector<std::string>{"race on global memory", "ticket_kernel", "test_block.cpp", "another block"}),
+               DVAE_EXT_LAUNCH(ticket_kernel<false>, 5, 1, 0, nullptr, parts.data(), &ticket, &sum));
+}
+
+// Two threads of a block, one flag.
+__global__ void block_fence_kernel(int* out) {
+  __shared__ int flag;
+  if (threadIdx.x == 0) flag = 0;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence_block();
+    atomicExch(&flag, 1);
+  } else {
+    while (atomicAdd(&flag, 0) == 0) {
+    }
+    __threadfence_block();
+    *out = 1;
+  }
+}
+
+TEST(a_block_fence_lets_a_flag_through) {
+  int out = 0;
+  EXPECT_EQUAL(DVAE_EXT_LAUNCH(block_fence_kernel, 1, 2, 0, nullptr, &out), 0);
+  EXPECT_EQUAL(out, 1);
 }
 
 __global__ void vectors_kernel(const float4* in, float4* out, const uint2* words, double2* doubles) {
@@ -171,10 +241,35 @@ __global__ void vectors_kernel(const float4* in, float4* out, const uint2* words
   doubles[threadIdx.x] = make_double2(w.x, w.y);
 }
 
+template <class V, int Size, int Alignment>
+void check_vector(V made) {
+  static_assert(sizeof(V) == Size && alignof(V) == Alignment);
+  EXPECT(made.x == 1 && made.y == 2);
+  if constexpr (requires { made.z; }) EXPECT(made.z == 3);
+  if constexpr (requires { made.w; }) EXPECT(made.w == 4);
+}
+
 TEST(vector_types_have_cudas_sizes_and_alignments) {
-  static_assert(sizeof(float2) == 8 && alignof(float2) == 8 && sizeof(float3) == 12 && alignof(float3) == 4);
-  static_assert(sizeof(float4) == 16 && alignof(float4) == 16 && alignof(int4) == 16 && alignof(uint4) == 16);
-  static_assert(alignof(double2) == 16 && alignof(uchar4) == 4 && alignof(ushort4) == 8 && alignof(longlong2) == 16);
+  check_vector<uchar2, 2, 2>(make_uchar2(1, 2));
+  check_vector<uchar4, 4, 4>(make_uchar4(1, 2, 3, 4));
+  check_vector<short2, 4, 4>(make_short2(1, 2));
+  check_vector<ushort2, 4, 4>(make_ushort2(1, 2));
+  check_vector<ushort4, 8, 8>(make_ushort4(1, 2, 3, 4));
+  check_vector<int2, 8, 8>(make_int2(1, 2));
+  check_vector<int3, 12, 4>(make_int3(1, 2, 3));
+  check_vector<int4, 16, 16>(make_int4(1, 2, 3, 4));
+  check_vector<uint2, 8, 8>(make_uint2(1, 2));
+  check_vector<uint3, 12, 4>(make_uint3(1, 2, 3));
+  check_vector<uint4, 16, 16>(make_uint4(1, 2, 3, 4));
+  check_vector<longlong2, 16, 16>(make_longlong2(1, 2));
+  check_vector<ulonglong2, 16, 16>(make_ulonglong2(1, 2));
+  check_vector<float2, 8, 8>(make_float2(1, 2));
+  check_vector<float3, 12, 4>(make_float3(1, 2, 3));
+  check_vector<float4, 16, 16>(make_float4(1, 2, 3, 4));
+  check_vector<double2, 16, 16>(make_double2(1, 2));
+}
+
+TEST(vectors_are_loaded_whole) {
   std::vector<float4> in(8), out(8);
   std::vector<uint2> words(8);
   std::vector<double2> doubles(8);

@@ -57,7 +57,10 @@ TEST(shuffle_carries_every_type) {
     const bool same = __shfl_sync(kFull, -static_cast<int>(lane), other) == -static_cast<int>(other) &&
                       __shfl_sync(kFull, 1ull << lane, other) == 1ull << other &&
                       __shfl_sync(kFull, -static_cast<long long>(lane), other) == -static_cast<long long>(other) &&
-                      __shfl_sync(kFull, lane + 0.5, other) == other + 0.5;
+                      __shfl_sync(kFull, -static_cast<long>(lane), other) == -static_cast<long>(other) &&
+                      __shfl_sync(kFull, 1ul << lane, other) == 1ul << other &&
+                      __shfl_sync(kFull, lane + 0.5f, other) == static_cast<float>(other) + 0.5f &&
+                      __shfl_sync(kFull, lane, other) == other && __shfl_sync(kFull, lane + 0.5, other) == other + 0.5;
     return static_cast<int>(same);
   });
   for (int value : got) EXPECT(value);
@@ -148,6 +151,17 @@ TEST(bit_counting) {
                            __brev(0x12345678u) == 0x1e6a2c48u && __umulhi(0xffffffffu, 0xffffffffu) == 0xfffffffeu &&
                            __umul64hi(~0ull, 2) == 1;
         return static_cast<int>(right);
+      },
+      1);
+  EXPECT(got[0]);
+}
+
+TEST(smaller_and_larger) {
+  const auto got = on_warp(
+      [](unsigned) {
+        const bool right = min(-1, 2) == -1 && max(-1, 2) == 2 && min(1u, ~0u) == 1u && max(1u, ~0u) == ~0u &&
+                           min(2.5f, -0.5f) == -0.5f && max(1.0, 1.5) == 1.5 && min(1ll << 40, 1ll << 41) == 1ll << 40;
+        return static_cast<int>(right && warpSize == 32);
       },
       1);
   EXPECT(got[0]);
