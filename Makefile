@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env build train test lint format cuda-check cpp-test sdist-test bench clean
+.PHONY: help env build train test lint format cuda-check cpp-test mutate sdist-test bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ cpp-test:  ## the torch-free library and its C++ tests
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release
 	cmake --build build/cmake -j 2
 	ctest --test-dir build/cmake --output-on-failure
+
+mutate: build  ## remove each barrier of the CUDA kernels in turn: the kernels' tests have to notice
+	$(BIN)/python tools/mutate_barriers.py
 
 sdist-test: env  ## build the source distribution, install it elsewhere, import it
 	$(BIN)/python tools/sdist_test.py

@@ -1,14 +1,14 @@
 """Removes each barrier of the CUDA kernels, one at a time, and checks that the kernels' tests notice.
 
     python tools/mutate_barriers.py                    every kernel
-    python tools/mutate_barriers.py rbm_gibbs          the kernels named
-    python tools/mutate_barriers.py --changed main     the kernels that differ from a git revision
+    python tools/mutate_barriers.py rbm_gibbs          the kernel files named, and the headers they include
 
-A barrier is __syncthreads and its voting forms, __syncwarp, wait_copies and sync_grid, in csrc/kernels/cuda. Without
-it the kernel is compiled for the interpreter and run on the cases of csrc/tests/kernels under every schedule. A mutant
-that no case notices is reported and fails the run: either the barrier is not needed, or a case is missing.
+A barrier is __syncthreads and its voting forms, __syncwarp, wait_copies, sync_grid and sync_cluster, in
+csrc/kernels/cuda. The interpreter lets threads pass the one that is removed, so nothing is compiled for a mutant. Each
+runs the cases of csrc/tests/kernels that come past it, under every schedule, until one fails. A mutant that no case
+notices fails the run: either the barrier is not needed, or a case is missing.
 
-A barrier that may go says so on its line: "// not needed by the tests: <why>".
+The kernels are those of the in-place build (`make build`).
 """
 
 from __future__ import annotations
@@ -18,187 +18,136 @@ import os
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import ninja
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 KERNELS = CSRC / "kernels" / "cuda"
-BUILD = ROOT / "build" / "mutants"
-EXCUSE = "not needed by the tests:"
-# The call up to its opening parenthesis, and whether its argument is the value of what is left.
+BUILT = ROOT / "build" / "ninja"
+FOLDER = ROOT / "build" / "mutants"
 BARRIER = re.compile(
-    r"(?:\bgpu::)?\b(__syncthreads_count|__syncthreads_or|__syncthreads_and|__syncthreads|__syncwarp|"
-    r"wait_copies\s*<[^<>]*>|sync_grid)\s*\("
+    r"\b(__syncthreads|__syncthreads_count|__syncthreads_or|__syncthreads_and|__syncwarp|"
+    r"wait_copies\s*<[^<>]*>|sync_grid|sync_cluster)\s*\("
 )
-FLAGS = ["-std=c++20", "-g", "-O1", "-fvisibility=hidden", "-Wno-unknown-pragmas", f"-I{CSRC}", f"-I{CSRC / 'tests'}"]
-WATCHED = ["-fsanitize=thread,alignment,bounds,null"]
-TIMEOUT = 120  # seconds for one mutant's tests
+FLAGS = ["-std=c++20", "-g1", "-O1", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+TIMEOUT = 300  # seconds for one mutant's tests; a launch that spins ends after 5
 
 
-def find_barriers(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and replacement of every barrier call that is no comment."""
-    found = []
-    for match in BARRIER.finditer(text):
-        line_start = text.rfind("\n", 0, match.start()) + 1
-        line = text[line_start : text.find("\n", match.start())]
-        if "//" in text[line_start : match.start()] or EXCUSE in line or line.lstrip().startswith("#define"):
-            continue
-        depth, end = 1, match.end()
-        while depth:
-            depth += {"(": 1, ")": -1}.get(text[end], 0)
-            end += 1
-        argument = text[match.end() : end - 1].strip()
-        votes = match.group(1).startswith("__syncthreads_")
-        found.append((match.start(), end, f"({argument})" if votes else "(void)0"))
-    return found
+def find_barriers(path: Path) -> list[int]:
+    """The lines that call a barrier."""
+    code = [line.split("//")[0] for line in path.read_text().splitlines()]
+    for number, line in enumerate(code, 1):
+        if len(BARRIER.findall(line)) > 1:
+            sys.exit(f"{path.relative_to(ROOT)}:{number} has two barriers; each needs a line of its own")
+    return [number for number, line in enumerate(code, 1) if BARRIER.search(line)]
 
 
-def changed_sources(revision: str) -> set[Path]:
-    command = ["git", "-C", str(ROOT), "diff", "--name-only", revision, "--", "csrc"]
-    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return {ROOT / name for name in names}
-
-
-def included_headers(source: Path) -> set[Path]:
-    """The headers of csrc/kernels/cuda that the file includes, those of the nvcc build apart."""
-    headers: set[Path] = set()
-    waiting = [source]
+def with_headers(sources: list[Path]) -> set[Path]:
+    """The kernel files and those of csrc/kernels/cuda that they include, the nvcc half of gpu.h apart."""
+    found, waiting = set(sources), list(sources)
     while waiting:
         for name in re.findall(r'#include "(kernels/cuda/[^"]+)"', waiting.pop().read_text()):
             header = CSRC / name
-            if header not in headers and header.name != "gpu_cuda.h":
-                headers.add(header)
+            if header not in found and header.name != "gpu_cuda.h":
+                found.add(header)
                 waiting.append(header)
-    return headers
+    return found
 
 
-def op_headers(source: Path) -> set[str]:
-    """The ops whose headers the file includes."""
-    names = set(re.findall(r'#include "kernels/(\w+)\.h"', source.read_text()))
-    return {name for name in names if (CSRC / "kernels" / "cpu" / f"{name}.cpp").exists()}
-
-
-def compile_one(source: Path, target: Path, flags: list[str]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    command = [os.environ.get("CXX", "g++"), *FLAGS, *flags, "-c", str(source), "-o", str(target)]
+def run_ninja(folder: Path, *arguments: str) -> None:
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"{source} does not compile:\n{done.stderr}")
+        sys.exit(done.stdout + done.stderr)
 
 
-class Driver:
-    """The cases of one kernel file: everything but the kernels is compiled once."""
+def build(jobs: int) -> Path:
+    """The program that runs the cases without one barrier, linked from the objects of the in-place build."""
+    if not (BUILT / "interpreter").is_dir():
+        sys.exit("there is no in-place build with the interpreter: run `make build` first")
+    folders = [BUILT / "interpreter", BUILT / "scalar"]
+    sources = [*(CSRC / "interpreter").glob("*.cpp"), *KERNELS.glob("*.cu")]
+    objects = [folders[0] / path.relative_to(ROOT).with_suffix(path.suffix + ".o") for path in sources]
+    references = (CSRC / "kernels" / "cpu").glob("*.cpp")
+    objects += [folders[1] / path.relative_to(ROOT).with_suffix(path.suffix + ".o") for path in references]
+    run_ninja(BUILT, "-j", str(jobs), *map(str, sorted(objects)))
 
-    def __init__(self, kernel: str) -> None:
-        self.kernel = kernel
-        own = op_headers(KERNELS / f"{kernel}.cu")
-        cases = sorted((CSRC / "tests" / "kernels").glob("test_*.cpp"))
-        self.cases = [path for path in cases if own & op_headers(path)]
-        self.ops = {name for path in self.cases for name in op_headers(path)}
-        # Other kernel files that the same cases call.
-        self.companions = {
-            path.stem for path in KERNELS.glob("*.cu") if path.stem != kernel and self.ops & op_headers(path)
-        }
-        self.fixed: list[Path] = []
-
-    def prepare(self, pool: ThreadPoolExecutor) -> None:
-        jobs: list[tuple[Path, list[str]]] = [(path, ["-O2"]) for path in sorted((CSRC / "interpreter").glob("*.cpp"))]
-        jobs += [(CSRC / "tests" / "interpreter" / "main.cpp", [])]
-        jobs += [(path, []) for path in self.cases]
-        jobs += [(CSRC / "kernels" / "cpu" / f"{name}.cpp", ["-DDVAE_EXT_ISA=scalar"]) for name in sorted(self.ops)]
-        jobs += [(KERNELS / f"{name}.cu", ["-x", "c++", *WATCHED]) for name in sorted(self.companions)]
-        newest = max(path.stat().st_mtime for path in CSRC.rglob("*.h"))
-        waiting = []
-        for source, flags in jobs:
-            target = BUILD / "fixed" / source.relative_to(CSRC).with_suffix(source.suffix + ".o")
-            self.fixed.append(target)
-            if not target.exists() or target.stat().st_mtime < max(newest, source.stat().st_mtime):
-                waiting.append(pool.submit(compile_one, source, target, flags))
-        for job in waiting:
-            job.result()
-
-    def run(self, source: Path, folder: Path, extra: list[str]) -> str | None:
-        """What the tests say of the kernel in `source`; None when they pass."""
-        compile_one(source, folder / "kernel.o", ["-x", "c++", *WATCHED, *extra])
-        program = folder / "driver"
-        objects = [str(path) for path in [*self.fixed, folder / "kernel.o"]]
-        subprocess.run([os.environ.get("CXX", "g++"), *objects, "-o", str(program)], check=True)
-        try:
-            done = subprocess.run([str(program)], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        except subprocess.TimeoutExpired:
-            return f"no end within {TIMEOUT} s"
-        program.unlink()
-        if done.returncode == 0:
-            return None
-        failures = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-        return failures[0] if failures else f"exit status {done.returncode}"
+    lines = [
+        "rule compile",
+        f"  command = {os.environ.get('CXX', 'g++')} {' '.join(FLAGS)} -I{CSRC} -I{CSRC / 'tests'}"
+        " -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {os.environ.get('CXX', 'g++')} $in -o $out",
+    ]
+    own = [CSRC / "tests" / "interpreter" / "remove_barriers.cpp", *(CSRC / "tests" / "kernels").glob("test_*.cpp")]
+    for path in sorted(own):
+        target = FOLDER / (path.name + ".o")
+        lines.append(f"build {target}: compile {path}")
+        objects.append(target)
+    program = FOLDER / "remove_barriers"
+    lines.append(f"build {program}: link {' '.join(map(str, sorted(objects)))}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "build.ninja").write_text("\n".join(lines) + "\n")
+    run_ninja(FOLDER, "-j", str(jobs))
+    return program
 
 
-def mutate(drivers: list[Driver], mutated: Path, number: int, span: tuple[int, int, str]) -> bool:
-    """Whether the tests of any of the kernels notice the mutant."""
-    text = mutated.read_text()
-    start, end, replacement = span
-    line = text.count("\n", 0, start) + 1
-    verdict = None
-    for driver in drivers:
-        kernel_source = KERNELS / f"{driver.kernel}.cu"
-        folder = BUILD / driver.kernel / f"{mutated.stem}_{number}"
-        copy = folder / mutated.relative_to(CSRC)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(text[:start] + replacement + text[end:])
-        # The mutant's folder comes first: a mutated header takes its original's place.
-        source = copy if mutated == kernel_source else kernel_source
-        verdict = driver.run(source, folder, [] if mutated == kernel_source else ["-iquote", str(folder)])
-        if verdict is not None:
-            break
-    name = f"{mutated.relative_to(ROOT)}:{line}: {text[start:end]}"
-    print(f"caught {name}\n    {verdict[:400]}" if verdict else f"NOT CAUGHT {name}", flush=True)
-    return verdict is not None
+def mutate(program: Path, barrier: str, tests: list[str]) -> bool:
+    """Whether one of the tests notices that the barrier is gone."""
+    shown = Path(barrier).relative_to(ROOT)
+    if not tests:
+        print(f"NOT CAUGHT {shown}: no case comes past it", flush=True)
+        return False
+    try:
+        done = subprocess.run(
+            [str(program), barrier, *tests], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        verdict = done.stdout.strip() or f"exit status {done.returncode}"
+    except subprocess.TimeoutExpired:
+        done, verdict = None, f"no end within {TIMEOUT} s"
+    caught = done is None or done.returncode != 0
+    print(f"caught {shown}\n    {verdict[:400]}" if caught else f"NOT CAUGHT {shown}", flush=True)
+    return caught
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kernels", nargs="*", help="names of files in csrc/kernels/cuda, without .cu; default: all")
-    parser.add_argument("--changed", metavar="REVISION", help="only the kernels that differ from this git revision")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
 
-    sources = sorted(KERNELS.glob("*.cu"))
-    if arguments.kernels:
-        known = {path.stem: path for path in sources}
-        for name in arguments.kernels:
-            if name not in known:
-                sys.exit(f"no kernel file {name}.cu; there are {', '.join(known)}")
-        sources = [known[name] for name in arguments.kernels]
-    if arguments.changed:
-        changed = changed_sources(arguments.changed)
-        sources = [path for path in sources if {path, *included_headers(path)} & changed]
+    known = {path.stem: path for path in sorted(KERNELS.glob("*.cu"))}
+    for name in arguments.kernels:
+        if name not in known:
+            sys.exit(f"no kernel file {name}.cu; there are {', '.join(known)}")
+    files = with_headers([known[name] for name in arguments.kernels or known])
+    barriers = [f"{path}:{line}" for path in sorted(files) for line in find_barriers(path)]
 
-    # A header's barrier is needed when one of the kernels that include it needs it.
-    users: dict[Path, list[Path]] = {}
-    for source in sources:
-        for path in {source, *included_headers(source)}:
-            if find_barriers(path.read_text()):
-                users.setdefault(path, []).append(source)
-    drivers: dict[Path, Driver] = {}
+    start = time.monotonic()
+    program = build(arguments.jobs)
+    built = time.monotonic()
+    unchanged = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    if unchanged.returncode != 0:
+        sys.exit(f"the cases fail before any change: {unchanged.stdout}{unchanged.stderr}")
+    tests: dict[str, list[str]] = {barrier: [] for barrier in barriers}
+    for line in unchanged.stdout.splitlines():
+        barrier, test = line.rsplit(" ", 1)
+        if barrier in tests:
+            tests[barrier].append(test)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for source in sorted({source for group in users.values() for source in group}):
-            driver = drivers[source] = Driver(source.stem)
-            if not driver.cases:
-                sys.exit(f"csrc/tests/kernels has no case for {source.stem}.cu, which has barriers")
-            driver.prepare(pool)
-            unchanged = driver.run(source, BUILD / source.stem / "unchanged", [])
-            if unchanged is not None:
-                sys.exit(f"{source.stem}.cu fails its cases before any change: {unchanged}")
-        jobs = [
-            pool.submit(mutate, [drivers[source] for source in users[path]], path, number, span)
-            for path in sorted(users)
-            for number, span in enumerate(find_barriers(path.read_text()))
-        ]
-        caught = sum(job.result() for job in jobs)
-    print(f"{caught} of {len(jobs)} missing barriers were caught")
-    return 0 if caught == len(jobs) else 1
+        caught = sum(pool.map(lambda barrier: mutate(program, barrier, tests[barrier]), barriers))
+    end = time.monotonic()
+    print(
+        f"{caught} of {len(barriers)} missing barriers were caught "
+        f"({built - start:.0f} s to build, {end - built:.0f} s to run)"
+    )
+    return 0 if caught == len(barriers) else 1
 
 
 if __name__ == "__main__":
