@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def interpreter() -> Iterator[None]:
     _native.set_interpreter(True)
     yield
     _native.set_interpreter(False)
+    library().dvae_ext_interpreter_remove_barriers(None, 0)
     assert library().dvae_ext_interpreter_set_schedule(b"forward") == 0
 
 
@@ -84,6 +86,32 @@ def test_no_schedule_changes_a_result(interpreter: None, run) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
     _native.set_interpreter(False)
     torch.testing.assert_close(results[0], run(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_fault_of_a_kernel_is_an_error_that_names_its_line(interpreter: None) -> None:
+    expected = gibbs()
+    source = ROOT / "csrc" / "kernels" / "cuda" / "rbm_gibbs.cu"
+    lines = source.read_text().splitlines()
+    kernel = next(k for k, line in enumerate(lines) if "rbm_gibbs_resident_kernel(" in line)
+    barrier = next(k for k in range(kernel, len(lines)) if "__syncthreads();" in lines[k])
+    library().dvae_ext_interpreter_remove_barriers(b"kernels/cuda/rbm_gibbs.cu", barrier + 1)
+    where = r"block \(\d+, 0, 0\), thread \(\d+, 0, 0\), \S+/csrc/kernels/cuda/rbm_gibbs\.cu:\d+: "
+    what = r"(read of shared memory that nothing wrote|race on dynamic shared memory)"
+    with pytest.raises(RuntimeError, match=rf"interpreted kernel rbm_gibbs_resident_kernel<.*>, {where}{what}"):
+        gibbs()
+    # The process lives on, and neither this op nor another is the worse for it.
+    library().dvae_ext_interpreter_remove_barriers(None, 0)
+    assert torch.equal(gibbs(), expected)
+    assert torch.isfinite(log_z()).all()
+
+
+def test_no_name_of_cuda_is_exported() -> None:
+    """A CUDA runtime in the same process would take such a name for its own, or lend us its."""
+    command = ["nm", "--dynamic", str(Path(_native.__file__).parent / "_cpu.so")]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "dvae_ext_interpreter_set_enabled" in names
+    cuda = re.compile(r"_*(cuda|cu[A-Z]|nv|syncthreads|syncwarp|shfl|atomic|tsan|ubsan|threadIdx|blockIdx)")
+    assert not [name for name in names if cuda.match(name)]
 
 
 def test_its_own_tests() -> None:
