@@ -1,6 +1,7 @@
 """Compiles every CUDA kernel for sm_80, sm_90 and sm_100, prints what ptxas says of each, and checks the CUDA bindings.
 
 A spill fails the check unless the source says beside the kernel why it is there (a comment with the word "spills").
+The wrappers of kernels/gpu.h are compiled too, by csrc/tests/gpu; clusters, which sm_80 lacks, must not compile for it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHS = ("80", "90", "100")
+WRAPPERS = ROOT / "csrc" / "tests" / "gpu" / "wrappers.cu"
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)a?'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
 
 
-def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path, str, str]:
+def run_nvcc(nvcc: str, source: Path, arch: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     target = folder / f"{source.stem}_{arch}.o"
     # The code of the host is the same for all: compiled once.
     output = "-c" if arch == ARCHS[0] else "-cubin"
-    command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-diag-suppress=20012", "-Xptxas=-v"]
+    command = [nvcc, "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-diag-suppress=20012", "-Xptxas=-v", *flags]
     command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", "-Xcompiler=-fPIC"]
     command += [f"-I{ROOT / 'csrc'}", output, str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path, str, str]:
+    flags = ["-DCLUSTERS"] if source == WRAPPERS and int(arch) >= 90 else []
+    done = run_nvcc(nvcc, source, arch, folder, *flags)
     if done.returncode != 0:
         sys.exit(f"{source.relative_to(ROOT)} does not compile for sm_{arch}:\n{done.stdout}{done.stderr}")
     return source, arch, done.stdout + done.stderr
@@ -48,7 +55,7 @@ def main() -> None:
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     if not Path(nvcc).exists():
         sys.exit("nvcc was not found: install the CUDA toolkit to check the CUDA kernels")
-    sources = sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu"))
+    sources = [*sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu")), WRAPPERS]
     unexplained = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(compile_one, nvcc, source, arch, Path(folder)) for source in sources for arch in ARCHS]
@@ -71,6 +78,9 @@ def main() -> None:
         bindings = [path for path in sorted((ROOT / "csrc" / "binding").glob("*.cpp")) if "module" not in path.stem]
         list(pool.map(lambda path: check_binding(nvcc, path, include), bindings))
         print(f"{len(bindings)} bindings compile for CUDA")
+        refused = run_nvcc(nvcc, WRAPPERS, "80", Path(folder), "-DCLUSTERS")
+        if refused.returncode == 0 or "sync_cluster" not in refused.stderr + refused.stdout:
+            sys.exit("clusters compile for sm_80, which has none")
     if unexplained:
         sys.exit("registers spill without a reason written in the source:\n" + "\n".join(unexplained))
 

@@ -36,7 +36,8 @@ def main() -> None:
         site = folder / "site"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps"]
         subprocess.run([*install, "--target", str(site), str(archive)], check=True)
-        environment = {**os.environ, "PYTHONPATH": str(site)}
+        # What would switch the interpreter on in a build that has it.
+        environment = {**os.environ, "PYTHONPATH": str(site), "DVAE_EXT_INTERPRET": "1"}
         subprocess.run([sys.executable, "-c", PROBE], check=True, cwd=folder, env=environment)
     print("the source distribution is complete and installs")
 
