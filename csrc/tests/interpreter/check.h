@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <functional>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -81,13 +82,15 @@ inline std::string failure(const Test& test, const char* schedule) {
   return {};
 }
 
-// Every test under every schedule. An argument selects the tests whose names hold it.
+// Every test under every schedule. An argument selects the tests whose names hold it, further ones the schedules.
 inline int run_all(int argc, char** argv) {
   const std::string wanted = argc > 1 ? argv[1] : "";
+  std::vector<const char*> schedules(std::begin(kSchedules), std::end(kSchedules));
+  if (argc > 2) schedules.assign(argv + 2, argv + argc);
   int failed = 0, ran = 0;
   for (const Test& test : all_tests()) {
     if (std::string(test.name).find(wanted) == std::string::npos) continue;
-    for (const char* schedule : kSchedules) {
+    for (const char* schedule : schedules) {
       const std::string why = failure(test, schedule);
       ++ran;
       if (why.empty()) continue;
