@@ -53,7 +53,7 @@ def run_case(
     skipped: dict[str, str] = {}
     makers = {name: make for name, make in case.implementations.items() if not (quick and name in COMPILED)}
     runs = prepare(makers, case.check, skipped)
-    times = take_turns(runs, device, *((1.0, (3, 9)) if quick else (4.0, (5, 25))))
+    times = take_turns(runs, device, *((1.0, (3, 9)) if quick else (4.0, (3, 25))))
     binding, seconds = ceilings.floor(case.work, limits)
     return {
         "op": benchmark.op,
