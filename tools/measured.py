@@ -139,8 +139,7 @@ def page_and_plots(machines: dict[str, dict[str, Any]]) -> tuple[str, dict[Path,
         lines += [f"## {facts.get('device', facts['processor'])}", "", conditions(result), ""]
         body = [[n, f"{result['ceilings'][n] / 1e9:,.1f} {u}", how] for n, (u, how) in HOW.items()]
         lines += [*table(["ceiling", "rate", "how"], body), ""]
-        for line in result.get("stages", []):
-            lines.append(f"- {line}")
+        lines += [f"- {line}" for line in (*result.get("goals", []), *result.get("stages", []))]
         for op in dict.fromkeys(row["op"] for row in result["cases"]):
             rows = [row for row in result["cases"] if row["op"] == op]
             lines += ["", f"### {op}", "", f"One run: {rows[0]['measured']}.", "", *case_table(rows, spread=True), ""]

@@ -55,9 +55,12 @@ class Progress:
 
 
 def measure(
-    names: Sequence[str], device_name: str = "cpu", quick: bool = False, scaling: bool = False
+    names: Sequence[str], device_name: str = "cpu", quick: bool = False, scaling: bool = False, **limits: float
 ) -> dict[str, Any]:
-    """Measures the named ops, or all, prints them and returns what a file of results holds."""
+    """Measures the named ops, or all, prints them and returns what a file of results holds.
+
+    ``limits``: ``compile_seconds`` and ``turn_seconds`` of :func:`dvae_ext.benchmarks.runner.run_all`.
+    """
     import torch
 
     from dvae_ext.benchmarks import report, runner
@@ -73,7 +76,7 @@ def measure(
             print("\n".join(["ceilings of this machine", *report.ceiling_lines(result["ceilings"]), ""]))
         print("\n".join([*report.row_lines(row), ""]), flush=True)
 
-    result = runner.run_all(chosen, device, quick, scaling, progress.step, show)
+    result = runner.run_all(chosen, device, quick, scaling, progress.step, show, **limits)
     progress.clear()
     print("\n".join(report.summary(result["cases"])))
     print(f"\n{report.conditions(result)}\nmeasured in {result['seconds']:.0f} s")

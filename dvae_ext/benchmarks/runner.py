@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,15 +46,20 @@ def prepare(
 
 
 def run_case(
-    benchmark: Benchmark, size: Size, device: torch.device, limits: Mapping[str, float], quick: bool
+    benchmark: Benchmark,
+    size: Size,
+    device: torch.device,
+    limits: Mapping[str, float],
+    compiled: bool = True,
+    turn_seconds: float = 4.0,
 ) -> dict[str, Any]:
-    """One row of results. ``quick`` leaves torch.compile out and takes fewer rounds."""
+    """One row of results; ``compiled``: whether forms under torch.compile take part."""
     torch._dynamo.reset()  # else the ninth size of a function is no longer compiled
     case = benchmark.build(device, **size)
     skipped: dict[str, str] = {}
-    makers = {name: make for name, make in case.implementations.items() if not (quick and name in COMPILED)}
+    makers = {name: make for name, make in case.implementations.items() if compiled or name not in COMPILED}
     runs = prepare(makers, case.check, skipped)
-    times = take_turns(runs, device, *((1.0, (3, 9)) if quick else (4.0, (3, 25))))
+    times = take_turns(runs, device, turn_seconds, (3, 25))
     binding, seconds = ceilings.floor(case.work, limits)
     return {
         "op": benchmark.op,
@@ -105,13 +111,17 @@ def run_all(
     scaling: bool,
     step: Callable[[str], None],
     report: Callable[[dict[str, Any], dict[str, Any]], None],
+    compile_seconds: float = math.inf,
+    turn_seconds: float = 4.0,
 ) -> dict[str, Any]:
     """Everything that a file of results holds.
 
     Args:
-        quick: the first size of each op, without torch.compile.
+        quick: the first size of each op, without torch.compile, a second each.
         step: told what is measured next, :func:`count_steps` times.
         report: given the results so far and the newest row.
+        compile_seconds: rows that begin later than this are measured without torch.compile.
+        turn_seconds: how long the implementations of a row take turns.
     """
     started, load = time.perf_counter(), machine.others_load()
     step("ceilings")
@@ -126,7 +136,8 @@ def run_all(
     for benchmark in benchmarks:
         for size in benchmark.table_sizes(device)[: 1 if quick else None]:
             step(benchmark.op)
-            row = run_case(benchmark, size, device, result["ceilings"], quick)
+            compiled = not quick and time.perf_counter() - started < compile_seconds
+            row = run_case(benchmark, size, device, result["ceilings"], compiled, 1.0 if quick else turn_seconds)
             result["cases"].append(row)
             report(result, row)
     for benchmark in benchmarks if scaling else ():
