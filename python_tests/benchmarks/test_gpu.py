@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from bench import gpu, gpu_checks
 from dvae_ext import _native
 from dvae_ext.benchmarks.catalogue import BENCHMARKS
+from dvae_ext.data import DataInfo
+from dvae_ext.models.dvae import DVAE, DVAEConfig
 
 CPU = torch.device("cpu")
 
@@ -115,6 +118,22 @@ def test_other_draws_are_noticed(monkeypatch):
 def test_a_sanitizer_sees_every_op(capsys):
     gpu_checks.small(CPU)
     assert capsys.readouterr().out.split() == list(BENCHMARKS)
+
+
+def test_a_training_step_asks_nothing_of_the_device():
+    """Else it could not be captured in a CUDA graph. Fake tensors have no values that could be asked for."""
+    model = DVAE(DVAEConfig(num_chains=20, sweeps=2), DataInfo("none", (28, 28), torch.full((784,), 0.2)))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(mode.from_tensor(parameter.detach())))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, mode.from_tensor(buffer))
+        loss, metrics = model.training_loss(torch.zeros(10, 784), 50, 100)
+        loss.backward()
+        model.after_step(50)
+        with pytest.raises(DataDependentOutputException):
+            metrics["kl"].item()
 
 
 def row(op, seconds, size, fraction=0.5, count=1.0):

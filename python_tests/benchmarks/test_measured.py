@@ -1,4 +1,4 @@
-"""The page, the plots and the README's table say what the files of results say, and --check notices where they do not."""
+"""Page, plots and README say what the files of results say, and --check notices where they do not."""
 
 import importlib.util
 import json
