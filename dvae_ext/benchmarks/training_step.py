@@ -24,6 +24,7 @@ def step(device: torch.device, batch: int, chains: int, sweeps: int, which: str,
     """One step with the ``native`` or the ``reference`` ops; ``compiled`` names a mode of torch.compile."""
     from dvae_ext.data import DataInfo
     from dvae_ext.models.dvae import DVAE, PRESETS, DVAEConfig
+    from dvae_ext.rbm.eager import eager_gibbs_
 
     torch.manual_seed(0)
     config = DVAEConfig(**PRESETS[PRESET], num_chains=chains, sweeps=sweeps, ops=which)
@@ -37,18 +38,23 @@ def step(device: torch.device, batch: int, chains: int, sweeps: int, which: str,
     def forward() -> Tensor:
         return model.training_loss(x, STEP, TOTAL_STEPS)[0]
 
-    def after() -> None:
-        model.after_step(STEP)
-
     if compiled is not None:
-        forward, after = torch.compile(forward, mode=compiled), torch.compile(after, mode=compiled)
+        forward = torch.compile(forward, mode=compiled)
+        # One sweep is compiled and called again and again: a graph of all sweeps takes many minutes to compile.
+        sweep = torch.compile(eager_gibbs_, mode=compiled)
+
+        def gibbs(*arguments: Any) -> None:
+            for _ in range(arguments[-1]):
+                sweep(*arguments[:-1], 1)  # type: ignore[call-arg]
+
+        model.chains._gibbs = gibbs
 
     def run() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = forward()
         loss.backward()
         optimizer.step()
-        after()
+        model.after_step(STEP)
         return loss.detach()
 
     return run
