@@ -69,7 +69,7 @@ def size(visible: int, gradient: bool) -> dict[str, Any]:
 BENCHMARKS = [
     Benchmark(
         "rbm_log_z_exact",
-        "value, and the exact moments as its gradient",
+        "float64: the value, and the exact moments as its gradient",
         build,
         [size(16, True), size(16, False), size(20, False), size(20, True)],
         [size(16, True), size(20, True), size(24, False)],

@@ -37,10 +37,11 @@ def conditions(result: Row) -> str:
         where = f"{facts['device']} (CUDA {facts['cuda']}, kernels for {facts['cuda architectures']}), beside {where}"
     load = " and ".join(f"{x:.1f}" for x in result["load"])
     state = "BUSY: other programs used" if result["busy"] else "quiet: other programs used"
+    versions = f"dvae_ext {facts['dvae_ext']}, torch {facts['torch']}, Python {facts['python']}"
+    advice = "; read the ratios, not the times." if result["busy"] else "."
     return (
-        f"{where}; dvae_ext {facts['dvae_ext']}, torch {facts['torch']}, Python {facts['python']}, CPU kernels "
-        f"{facts['cpu kernels']}; {facts['date']}. The machine was {state} {load} processors at the start and the end"
-        + ("; read the ratios, not the times." if result["busy"] else ".")
+        f"{where}; {versions}, CPU kernels {facts['cpu kernels']}; float32 where no type is named; {facts['date']}. "
+        f"The machine was {state} {load} processors at the start and the end{advice}"
     )
 
 

@@ -138,6 +138,8 @@ def run_all(
             step(benchmark.op)
             compiled = not quick and time.perf_counter() - started < compile_seconds
             row = run_case(benchmark, size, device, result["ceilings"], compiled, 1.0 if quick else turn_seconds)
+            if not (quick or compiled):
+                row["skipped"]["torch.compile"] = f"this row began after the {compile_seconds:.0f} s for compiling"
             result["cases"].append(row)
             report(result, row)
     for benchmark in benchmarks if scaling else ():

@@ -152,6 +152,15 @@ def test_a_baseline_that_fails_or_errs_is_left_out_with_its_reason():
         runner.run_case(case_of({"ops": 2}), {}, CPU, LIMITS)
 
 
+def test_rows_after_the_limit_are_not_compiled_and_say_so(monkeypatch):
+    monkeypatch.setattr(ceilings, "measure", lambda device, seconds: LIMITS)
+    toy = case_of({"ops": 1, "torch.compile": RuntimeError("compiled after all")})
+    result = runner.run_all(
+        [toy], CPU, False, False, lambda what: None, lambda result, row: None, compile_seconds=0.0, turn_seconds=0.0
+    )
+    assert result["cases"][0]["skipped"] == {"torch.compile": "this row began after the 0 s for compiling"}
+
+
 def test_scaling_has_a_curve_for_each_number_of_threads():
     before = torch.get_num_threads()
     gibbs = BENCHMARKS["rbm_gibbs_"]

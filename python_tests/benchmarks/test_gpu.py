@@ -72,6 +72,17 @@ def test_commands_that_fail_or_hang_are_failures():
         gpu.run(["sleep", "9"], 0.1)
 
 
+def test_no_stage_goes_beyond_the_time_of_all(monkeypatch):
+    monkeypatch.setattr(gpu, "STARTED", gpu.time.perf_counter() - gpu.LIMIT - 1)
+    with pytest.raises(gpu.Failure, match="480 s for all stages were used up"):
+        gpu.run(["true"], 5)
+
+
+@pytest.fixture(autouse=True)
+def started_now(monkeypatch):
+    monkeypatch.setattr(gpu, "STARTED", gpu.time.perf_counter())
+
+
 def test_tools_of_the_toolkit(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
