@@ -127,6 +127,8 @@ def bench(out: Path) -> None:
 
 def add_stages(out: Path, outcomes: Path) -> None:
     """Puts the outcomes of the stages into the file of results."""
+    if not out.exists():
+        return
     result = json.loads(out.read_text())
     result["stages"] = [f"{name}: {outcome}" for name, outcome in json.loads(outcomes.read_text()).items()]
     write_json(out, result)

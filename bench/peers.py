@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dvae_ext.benchmarks.rbm_gibbs import expected_mean, op_run, parameters
+from dvae_ext.benchmarks.rbm_gibbs import ORACLE_CHAINS, expected_mean, op_run, parameters
 from dvae_ext.rbm import log_z
 
 WORKER = Path(__file__).with_name("peer_worker.py")
@@ -104,7 +104,7 @@ def gibbs(shape: tuple[int, int], threads: int, folder: Path, skipped: dict[str,
             skipped[name if missing else label] = str(error)
             print(f"{name if missing else label}: {error}", flush=True)
             continue
-        if abs(peer.first - mean) > 6 * deviation * (1 / CHAINS + 1 / 4096) ** 0.5 + 0.01:
+        if abs(peer.first - mean) > 6 * deviation * (1 / CHAINS + 1 / ORACLE_CHAINS) ** 0.5 + 0.01:
             skipped[label] = f"wrong result: {peer.first:.3f} of the visible units are on, expected {mean:.3f}"
             peer.close()
             continue

@@ -15,6 +15,7 @@ from dvae_ext.benchmarks.baselines import compiled_forms, graphed, make_and
 from dvae_ext.benchmarks.case import Benchmark, Case, Run, WrongResult
 
 LOOKUP = 2.5
+ORACLE_CHAINS = 1024
 Sweep = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -87,9 +88,9 @@ def op_run(arguments: tuple[Tensor, Tensor, Tensor], chains: int, sweeps: int) -
 
 
 def expected_mean(arguments: tuple[Tensor, Tensor, Tensor], sweeps: int) -> tuple[float, float]:
-    """Mean and standard error of the fraction of visible units that are on, from 4096 float64 chains."""
+    """Mean and standard error of the fraction of visible units that are on, from float64 chains."""
     chains = [x.double().cpu() for x in arguments]
-    visible = torch.zeros(4096, len(chains[1]), dtype=torch.float64)
+    visible = torch.zeros(ORACLE_CHAINS, len(chains[1]), dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     for _ in range(min(sweeps, 40)):
         hidden = torch.bernoulli(torch.sigmoid(visible @ chains[0] + chains[2]), generator=generator)
@@ -106,7 +107,7 @@ def build(device: torch.device, visible: int, hidden: int, chains: int, sweeps: 
         states = result.float()
         if not bool(((states == 0) | (states == 1)).all()):
             raise WrongResult("rbm_gibbs_: the states hold something other than 0 and 1")
-        allowed = 6 * deviation * (1 / chains + 1 / 4096) ** 0.5
+        allowed = 6 * deviation * (1 / chains + 1 / ORACLE_CHAINS) ** 0.5
         if not abs(states.mean().item() - mean) <= allowed:
             found = f"{states.mean().item():.4f} of the visible units are on"
             raise WrongResult(f"rbm_gibbs_: {found}, expected {mean:.4f} ± {allowed:.4f}")
