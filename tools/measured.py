@@ -91,6 +91,7 @@ def draw(curves: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves), 3.2), squeeze=False, layout="constrained")
     for axis, one in zip(axes[0], curves, strict=True):
@@ -98,6 +99,7 @@ def draw(curves: list[dict[str, Any]], path: Path) -> None:
             points = [(x, y) for x, y in zip(one["values"], values, strict=True) if y is not None]
             if points:
                 axis.loglog(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        axis.xaxis.set_minor_formatter(NullFormatter())  # else less than two decades crowd the axis
         axis.set_xlabel(one["axis"])
         axis.set_ylabel("seconds")
         axis.set_title(describe(one["fixed"]) or one["op"], fontsize=8)
