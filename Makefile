@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env build train test lint format cuda-check cpp-test mutate sdist-test bench clean
+.PHONY: help env build train test lint format cuda-check cpp-test mutate sdist-test bench bench-quick gpu profile \
+        clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,8 +56,18 @@ mutate: build  ## remove each barrier of the CUDA kernels in turn: the kernels' 
 sdist-test: env  ## build the source distribution, install it elsewhere, import it
 	$(BIN)/python tools/sdist_test.py
 
-bench: build  ## measure against the baselines; writes bench/results
+bench: build  ## measure every op, its scaling and the peers (15 minutes); writes bench/results, README, docs
 	$(BIN)/python -m bench.collect
+	$(BIN)/python tools/measured.py
+
+bench-quick: build  ## one size of every op against eager PyTorch (2 minutes)
+	$(BIN)/dvae-ext bench --quick
+
+gpu:  ## on a CUDA machine: build, test, compare, sanitize, measure (8 minutes); make gpu STAGE=bench runs one stage
+	$(PYTHON) -m bench.gpu $(STAGE)
+
+profile:  ## where an op spends its time: make profile OP=rbm_gibbs_
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.profile $(OP)
 
 clean:  ## remove what builds leave behind
 	rm -rf build dist dvae_ext/*.so *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -153,10 +153,14 @@ class NinjaFile:
 
     def run(self) -> None:
         (self.folder / "build.ninja").write_text("\n".join(self.lines) + "\n")
-        import ninja
+        try:
+            import ninja
 
+            program = str(Path(ninja.BIN_DIR) / "ninja")
+        except ImportError:
+            program = shutil.which("ninja") or "ninja"
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-        command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(self.folder), "-j", jobs]
+        command = [program, "-C", str(self.folder), "-j", jobs]
         if subprocess.run(command, check=False).returncode != 0:
             raise SystemExit("the build failed; the compiler's message is above")
 

@@ -1,4 +1,4 @@
-"""The command ``dvae-ext``: train, evaluate, sample, log-z."""
+"""The command ``dvae-ext``: train, evaluate, sample, log-z, probe, bench."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from typing import Annotated, Any
 
 import torch
 
+from dvae_ext.benchmarks.command import Mistake
+from dvae_ext.benchmarks.command import main as bench_command
 from dvae_ext.cli_log_z import log_z_command
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
@@ -56,6 +58,7 @@ Train, evaluate and sample discrete variational autoencoders.
   sample RUN        a PNG sheet: prior samples by chain, reconstructions
   log-z RUN|FILE    log Z of a run's RBM, or of one in a .npz or .safetensors file
   probe RUN         what the latents know of the classes: k-means, KNN, linear
+  bench [OP ...]    measure the ops on this machine against plain PyTorch
 
 Start with
   dvae-ext train dvae --data digits              two minutes, no files needed
@@ -325,6 +328,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": sample_command,
     "log-z": log_z_command,
     "probe": probe_command,
+    "bench": bench_command,
 }
 
 
@@ -342,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in COMMANDS:
             raise RunError(f"unknown command {args[0]!r}; known: {', '.join(COMMANDS)}")
         COMMANDS[args[0]](args[1:])
-    except (DataError, RunError, CheckpointError) as error:
+    except (DataError, RunError, CheckpointError, Mistake) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -13,8 +13,44 @@ import pytest
 import torch
 
 from dvae_ext import _native
+from python_tests.optional import missing
 
 SHARED_DATA = Path(os.environ.get("DVAE_EXT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+class Module(pytest.Module):
+    """A file of tests; one that cannot be imported without an optional package is skipped."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            if sentence := missing(error):
+                pytest.skip(sentence, allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Module.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    return (yield from _skip_without_packages())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    return (yield from _skip_without_packages())
+
+
+def _skip_without_packages():
+    try:
+        return (yield)
+    except ImportError as error:
+        if sentence := missing(error):
+            pytest.skip(sentence)
+        raise
 
 
 @pytest.fixture(params=["cpu", "interpreter", "cuda"])

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("tyro", reason="tyro is not installed: pip install 'dvae_ext[train]'")
+
 from dvae_ext import cli
 from dvae_ext.data import DATASETS
 from dvae_ext.models import MODELS

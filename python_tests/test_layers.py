@@ -36,7 +36,9 @@ ALLOWED = {
     "evaluation": MODELS,
     "training": MODELS | {"evaluation"},
     "cli_log_z": MODELS | {"evaluation", "training"},
-    "cli": MODELS | {"evaluation", "training", "cli_log_z"},
+    "benchmarks": MODELS | {"info"},
+    "cli": MODELS | {"evaluation", "training", "cli_log_z", "benchmarks"},
+    "__main__": {"benchmarks", "cli"},
 }
 
 
@@ -159,6 +161,7 @@ def test_models_and_data_import_without_the_optional_packages():
         "for name in 'scipy sklearn matplotlib tqdm tensorboard tyro'.split():\n"
         "    sys.modules[name] = None\n"
         "import dvae_ext.models, dvae_ext.data, dvae_ext.evaluation, dvae_ext.training, dvae_ext.rbm\n"
+        "import dvae_ext.__main__, dvae_ext.benchmarks.catalogue, dvae_ext.benchmarks.runner\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from dvae_ext import ops, reference, rng
@@ -81,6 +80,7 @@ def test_frequencies_are_the_categorical_limit() -> None:
     assert ((z - grid(9, torch.float32)[index]).abs() < 1e-3).float().mean() > 0.98
     observed = torch.bincount(index, minlength=9).numpy()
     expected = coarse_grain_logits(coefficients.double(), 9).softmax(-1).reshape(-1).numpy() * draws
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed: pip install 'dvae_ext[test]'")
     assert stats.chisquare(observed, expected / expected.sum() * observed.sum()).pvalue > 1e-3
 
 
@@ -90,6 +90,7 @@ def test_moments_equal_quadrature_of_the_truncated_normal() -> None:
     coefficients = torch.tensor([[[location / scale**2, -0.5 / scale**2]]])
     draws = 100_000
     z = ops.coarse_grain_sample(coefficients, rng.key(5), 1e-4, num_points=401, num_samples=draws).double().reshape(-1)
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed: pip install 'dvae_ext[test]'")
     exact = stats.truncnorm((-1 - location) / scale, (1 - location) / scale, loc=location, scale=scale)
     mean, variance, fourth = exact.mean(), exact.var(), exact.stats("k") + 3
     assert abs(z.mean().item() - mean) < 4.5 * math.sqrt(variance / draws) + 1e-5

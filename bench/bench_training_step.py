@@ -1,0 +1,5 @@
+"""The cases of the same name in dvae_ext.benchmarks, under pytest-benchmark."""
+
+from bench.suite import suite
+
+test_training_step = suite("training_step")
