@@ -40,9 +40,7 @@ class DVAEConfig:
         smoothing: "overlap_exponential", "overlap_logistic" or "spike_exponential".
         beta: inverse temperature of the exponential smoothings. By default the published choice for MNIST. Overlapping:
             12 (one group, linear), 14 (one group, nonlinear), 10 (more groups); spike: 5 (one group), 4 (more).
-        mu0: mean of r(ζ|0) of the logistic smoothing.
-        mu1: mean of r(ζ|1).
-        scale: scale of both.
+        scale: scale of the logistic smoothing. Its means are 0 and 1, so that ζ tends to z, as likelihoods need.
         batch_norm: normalise the hidden layers.
         batch_norm_momentum: weight of the new batch in the running statistics.
         batch_norm_eps: added to the variance.
@@ -67,8 +65,6 @@ class DVAEConfig:
     hidden: tuple[int, ...] = (200, 200)
     smoothing: str = "overlap_exponential"
     beta: float | None = None
-    mu0: float = 0.0
-    mu1: float = 1.0
     scale: float = 0.1
     batch_norm: bool = True
     batch_norm_momentum: float = 0.2
@@ -106,8 +102,6 @@ class DVAEConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.kl_warmup <= 1:
             raise ValueError(f"kl_warmup: expected a fraction in [0, 1], got {self.kl_warmup}")
-        if not self.mu0 < self.mu1:
-            raise ValueError(f"mu1: expected a number above mu0 = {self.mu0}, got {self.mu1}")
         if len(self.learning_rate_factors) != len(self.learning_rate_breaks) + 1:
             raise ValueError(
                 f"learning_rate_factors: expected {len(self.learning_rate_breaks) + 1} for "
@@ -335,7 +329,7 @@ class DVAE(Model):
 def _smoothing(config: DVAEConfig, functions: Any) -> Smoothing:
     assert config.beta is not None  # resolved by the config
     if config.smoothing == "overlap_exponential":
-        return ExponentialSmoothing(functions, config.beta)
+        return ExponentialSmoothing(functions.overlap_exponential_icdf, config.beta)
     if config.smoothing == "overlap_logistic":
-        return LogisticSmoothing(functions, config.mu0, config.mu1, config.scale)
-    return SpikeSmoothing(functions, config.beta)
+        return LogisticSmoothing(functions.overlap_logistic_icdf, 0.0, 1.0, config.scale)
+    return SpikeSmoothing(functions.spike_exponential_icdf, config.beta)

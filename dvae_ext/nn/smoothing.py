@@ -1,13 +1,13 @@
 """The smoothing transformations as a model uses them: reparameterised samples and the posterior of the bits.
 
-The classes take the module that holds the ops, :mod:`dvae_ext.ops` or :mod:`dvae_ext.reference`, which have the same
-functions. They cost less per step than the distributions, which check and broadcast.
+The classes take the inverse CDF of their family, that of :mod:`dvae_ext.ops` or of :mod:`dvae_ext.reference`. They cost
+less per step than the distributions, which check and broadcast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -33,17 +33,17 @@ class ExponentialSmoothing:
 
     Example:
         >>> from dvae_ext import ops
-        >>> smoothing = ExponentialSmoothing(ops, beta=10.0)
+        >>> smoothing = ExponentialSmoothing(ops.overlap_exponential_icdf, beta=10.0)
         >>> logits = torch.zeros(2, 3)
         >>> smoothing.posterior_mean(logits, smoothing.sample(logits)).shape
         torch.Size([2, 3])
     """
 
-    ops: ModuleType
+    icdf: Callable[..., Tensor]
     beta: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.ops.overlap_exponential_icdf(torch.rand_like(logits), logits, self.beta)
+        return self.icdf(torch.rand_like(logits), logits, self.beta)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         return torch.sigmoid(logits + self.beta * (2 * zeta - 1))
@@ -53,13 +53,13 @@ class ExponentialSmoothing:
 class LogisticSmoothing:
     """Overlapping logistics on the real line (DVAE++ appendix B)."""
 
-    ops: ModuleType
+    icdf: Callable[..., Tensor]
     mu0: float
     mu1: float
     scale: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.ops.overlap_logistic_icdf(torch.rand_like(logits), logits, self.mu0, self.mu1, self.scale)
+        return self.icdf(torch.rand_like(logits), logits, self.mu0, self.mu1, self.scale)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         t0, t1 = (zeta - self.mu0) / self.scale, (zeta - self.mu1) / self.scale
@@ -71,11 +71,11 @@ class LogisticSmoothing:
 class SpikeSmoothing:
     """A spike at zero and an exponential on [0, 1] (Rolfe 2016)."""
 
-    ops: ModuleType
+    icdf: Callable[..., Tensor]
     beta: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.ops.spike_exponential_icdf(torch.rand_like(logits), logits, self.beta)
+        return self.icdf(torch.rand_like(logits), logits, self.beta)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         """z = 1[ζ > 0], with the gradient that the jump of z contributes to E[zᵀ W μ] (Rolfe 2016).

@@ -24,6 +24,15 @@ def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dty
     return tensor
 
 
+def mark_changed(*tensors: Tensor) -> None:
+    """Tells autograd that an op wrote to the tensors, so that a backward pass which needs their old values fails.
+
+    A compiled graph knows it from the op's schema.
+    """
+    if not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
+        torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
+
+
 def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, positive: bool = True) -> Tensor:
     """A shape parameter as a tensor like ``like``; a number is checked here, where it costs nothing."""
     if isinstance(value, Tensor):

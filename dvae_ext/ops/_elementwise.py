@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 
-def _sum_to(grad: Tensor, like: Tensor) -> Tensor | None:
-    """The gradient of an argument that served the whole call with one element; None where it was not asked for."""
-    if grad.numel() == 0 and like.numel() != 0:
-        return None
+def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
+    """The gradient of an argument that may have served the whole call with one element."""
     return grad if grad.shape == like.shape else grad.sum(dtype=like.dtype).reshape(like.shape)
 
 
@@ -39,7 +37,9 @@ def register(name: str, arguments: int, second_order: bool) -> None:
         saved = ctx.saved_tensors
         needed = sum(1 << index for index in range(arguments) if ctx.needs_input_grad[index])
         grads = backward_op(grad.contiguous(), *saved, needed)
-        return tuple(_sum_to(result, argument) for result, argument in zip(grads, saved, strict=True))
+        return tuple(
+            _sum_to(grads[index], argument) if needed >> index & 1 else None for index, argument in enumerate(saved)
+        )
 
     torch.library.register_autograd(f"dvae_ext::{name}", backward, setup_context=setup_context)
 

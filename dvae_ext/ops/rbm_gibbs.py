@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._arguments import check_tensor, mark_changed
 
 _OP = "rbm_gibbs_"
 
@@ -110,3 +110,4 @@ def rbm_gibbs_(
     for tensor, result in zip(states.values(), rows, strict=True):
         if not tensor.is_contiguous():
             tensor.detach().copy_(result)
+    mark_changed(visible, hidden)

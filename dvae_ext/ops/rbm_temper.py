@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._arguments import check_tensor, mark_changed
 
 _OP = torch.ops.dvae_ext.rbm_temper_.default
 _DTYPES = (torch.float32, torch.float64)
@@ -102,6 +102,7 @@ def rbm_temper_(
         batch,
         first_ladder,
     )
+    mark_changed(visible, level, travel, statistics)
 
 
 @torch.library.register_fake("dvae_ext::rbm_temper_")

@@ -89,10 +89,16 @@ class Ensemble:
 
     def place(self, betas: Tensor, shifts: Tensor) -> None:
         """Puts fresh ladders on ``betas``; ``visible`` holds one row per level."""
-        self.betas, self.shifts = betas, shifts
+        self.betas = betas
+        self.centre_on(shifts)
         self.level = torch.arange(len(betas), device=self.device).repeat(self.own_ladders, 1)
         self.travel = torch.zeros_like(self.level)
         self.forget()
+
+    def centre_on(self, shifts: Tensor) -> None:
+        """Bridge sampling looks for each increment of log Z near these."""
+        # Levels without overlap have no increment to centre on; the estimate over them then says so itself.
+        self.shifts = shifts.nan_to_num(0.0, 0.0, 0.0)
 
     def move_to(self, betas: Tensor, shifts: Tensor) -> None:
         """New levels start from the states of the nearest old ones."""

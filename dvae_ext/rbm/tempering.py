@@ -61,7 +61,7 @@ def measure(
     if _time_is_up(budget.deadline, world, ensemble.device):
         raise TimeoutError
     ensemble.run(_OPEN_BATCH if budget.deadline is not None else max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048)))
-    ensemble.shifts, _ = ensemble.look()
+    ensemble.centre_on(ensemble.look()[0])
     ensemble.forget()
     ensemble.travel.zero_()
 
@@ -149,7 +149,8 @@ def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensem
         found.append("the estimate is not finite: neighbouring levels do not overlap; use more levels")
         return found
     width = abs(estimate.reverse - estimate.forward)
-    width_error = max(estimate.std_error, estimate.width_std_error)
+    rounding = 1e-7 * max(1.0, abs(estimate.value))  # of free energies in float32
+    width_error = max(estimate.std_error, estimate.width_std_error, rounding)
     if width > 3 * width_error:
         found.append(
             f"stepping stones up and down the path differ by {width:.3g}, more than 3 standard errors of "

@@ -113,7 +113,7 @@ class Trainer:
                         self.save()
                     if self.stop_requested():
                         raise StopRequested
-                    if self.step == settings.steps:
+                    if self.step >= settings.steps:
                         return
                     self.update()
                     if self.step % settings.log_every == 0 or self.step == settings.steps:

@@ -201,7 +201,6 @@ def test_presets_are_the_rows_of_table_2() -> None:
         ("beta", -1.0),
         ("beta", math.nan),
         ("scale", 0.0),
-        ("mu1", -1.0),
         ("learning_rate", 0.0),
         ("kl_warmup", 1.5),
         ("num_chains", 0),
@@ -315,3 +314,14 @@ def test_training_loss_compiles_without_graph_break(smoothing: str) -> None:
     assert counter.frame_count <= 3
     loss.backward()
     assert model.rbm.weight.grad is not None
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS)
+def test_a_copy_is_a_model_of_its_own(smoothing: str) -> None:
+    model = build(replace(SMALL, smoothing=smoothing, beta=None))
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    loss, _ = model.training_loss(stripes(), 50, 100)
+    torch.manual_seed(1)
+    other, _ = twin.training_loss(stripes(), 50, 100)
+    assert torch.equal(loss, other)

@@ -18,9 +18,9 @@ from python_tests.enumeration import all_states, exact_log_z, random_rbm
 
 BETA = 3.0
 SMOOTHINGS: dict[str, Smoothing] = {
-    "overlap_exponential": ExponentialSmoothing(ops, BETA),
-    "overlap_logistic": LogisticSmoothing(ops, 0.0, 1.0, 0.25),
-    "spike_exponential": SpikeSmoothing(ops, BETA),
+    "overlap_exponential": ExponentialSmoothing(ops.overlap_exponential_icdf, BETA),
+    "overlap_logistic": LogisticSmoothing(ops.overlap_logistic_icdf, 0.0, 1.0, 0.25),
+    "spike_exponential": SpikeSmoothing(ops.spike_exponential_icdf, BETA),
 }
 
 
@@ -130,7 +130,7 @@ def test_the_jump_of_the_spike_is_needed() -> None:
         def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
             return super().posterior_mean(logits, zeta).detach()
 
-    assert z_scores((2, 2), (2, 2), "spike_exponential", WithoutJump(ops, BETA)).max() > 20
+    assert z_scores((2, 2), (2, 2), "spike_exponential", WithoutJump(ops.spike_exponential_icdf, BETA)).max() > 20
 
 
 @pytest.mark.parametrize(("halves", "units"), [((2, 3), 5), ((1, 1), 2)])

@@ -158,3 +158,12 @@ def test_infinite_logits_are_certain(device):
 def test_bad_beta_is_named(beta):
     with pytest.raises(ValueError, match=r"overlap_exponential_icdf: beta is .*, expected a positive finite number"):
         ops.overlap_exponential_icdf(torch.rand(3), torch.zeros(3), beta)
+
+
+def test_an_empty_batch_of_rows_has_empty_gradients():
+    logits = torch.zeros(0, 3, requires_grad=True)
+    beta = torch.tensor(8.0, requires_grad=True)
+    ops.overlap_exponential_icdf(torch.rand(0, 3), logits, beta).sum().backward()
+    assert logits.grad.shape == (0, 3)
+    assert beta.grad == 0
+    ops.overlap_exponential_icdf(torch.rand(0, 3), logits, 8.0).sum().backward()

@@ -366,3 +366,12 @@ def test_one_bad_value_among_many_is_found(bad: str) -> None:
     getattr(machine, bad)[-1, -1] = math.nan
     with pytest.raises(RuntimeError, match=f"{bad} holds"):
         machine.sweep()
+
+
+def test_a_backward_pass_that_needs_states_from_before_the_sweeps_fails():
+    weight = torch.ones(3, 2, requires_grad=True)
+    visible, hidden = torch.ones(4, 3), torch.zeros(4, 2)
+    loss = (visible @ weight).sum()
+    ops.rbm_gibbs_(visible, hidden, torch.zeros(3, 2), torch.full((3,), -100.0), torch.zeros(2), rng.key(0), 1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dvae_ext.rbm import LogZEstimate, log_z
+from dvae_ext.rbm import RBM, LogZEstimate, log_z
 from dvae_ext.rbm.ensemble import Ensemble, World
 from dvae_ext.rbm.ensemble import Path as TemperedPath
 from dvae_ext.rbm.ladder import equalise, interpolate, levels_for
@@ -290,3 +290,20 @@ def test_two_processes_share_the_ladders(tmp_path: Path) -> None:
     alone = log_z(random_rbm(12, 9, 1.0), sweeps=64, seed=3, ladders=17)
     assert first[0]["value"] == pytest.approx(alone.value, abs=1e-9)  # the same draws, whoever makes them
     assert first[0]["std_error"] == pytest.approx(alone.std_error, rel=1e-6)
+
+
+def test_weights_too_strong_for_any_overlap_are_warned_of():
+    prior = RBM(6, 5)
+    with torch.no_grad():
+        prior.weight.copy_(1000 * torch.randn(6, 5, generator=torch.Generator().manual_seed(9)))
+    estimate = log_z(prior, "tempering", sweeps=256, seed=0)
+    assert math.isfinite(estimate.value) or "not finite" in estimate.warnings[0]
+
+
+def test_weights_next_to_zero_raise_no_alarm():
+    prior = RBM(12, 10)
+    with torch.no_grad():
+        prior.weight.copy_(1e-8 * torch.randn(12, 10, generator=torch.Generator().manual_seed(0)))
+    estimate = log_z(prior, "tempering", sweeps=256, seed=0)
+    assert estimate.value == pytest.approx(22 * math.log(2), abs=1e-6)
+    assert not [warning for warning in estimate.warnings if "stepping stones" in warning]
