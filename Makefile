@@ -13,6 +13,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Byte-compiling all that torch brings takes longer than the modules that are used do when they are.
+env: export PIP_NO_COMPILE := 1
 # torch first: anything that depends on torch would otherwise choose its own build of it.
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -35,7 +35,8 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefe
 
 def instruction_sets() -> dict[str, list[str]]:
     if platform.machine() in ("x86_64", "AMD64"):
-        return {"scalar": [], "avx2": AVX2, "avx512": AVX512}
+        # Processors without AVX2 are old: theirs is the build's time to save, not the kernels'.
+        return {"scalar": ["-O1"], "avx2": AVX2, "avx512": AVX512}
     return {"scalar": []}
 
 
@@ -205,7 +206,8 @@ class Build(build_ext):
             # No sanitizer's library is linked: the interpreter itself takes the calls that these put into the kernels.
             watched = [*flags, "-fsanitize=thread,alignment,bounds,null"]
             own = sorted((ROOT / "csrc" / "interpreter").glob("*.cpp"))
-            interpreted = [ninja_file.compile(compiler, path, "interpreter", flags) for path in own]
+            scheduler = ROOT / "csrc" / "interpreter" / "scheduler.h"
+            interpreted = ninja_file.compile_all(compiler, own, scheduler, "interpreter", flags)
             interpreted += [ninja_file.compile(compiler, path, "interpreter", watched) for path in cuda_sources]
         backend = ROOT / "csrc" / "binding" / "backend.h"
         flags = COMMON + include + torch_flags + define
@@ -214,7 +216,7 @@ class Build(build_ext):
 
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         python_flags = [f"-isystem {pybind11.get_include()}", f"-isystem {sysconfig.get_path('include')}"]
-        module = ninja_file.compile(compiler, module_source, "module", COMMON + include + python_flags)
+        module = ninja_file.compile(compiler, module_source, "module", [*COMMON, "-O1", *include, *python_flags])
         ninja_file.link(compiler, target / f"_kernels{suffix}", [module, *kernels], [])
 
         if build_cuda:

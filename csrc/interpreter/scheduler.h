@@ -1,5 +1,6 @@
 // Threads, warps and blocks of one launch, and the loop that runs them.
-#pragma once
+#ifndef DVAE_EXT_INTERPRETER_SCHEDULER_H  // not #pragma once: the build precompiles this header
+#define DVAE_EXT_INTERPRETER_SCHEDULER_H
 
 #include <cstdint>
 #include <memory>
@@ -168,3 +169,5 @@ extern Scheduler* active;
 }  // namespace dvae_ext::interpreter
 
 #pragma GCC visibility pop
+
+#endif  // DVAE_EXT_INTERPRETER_SCHEDULER_H
