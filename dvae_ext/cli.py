@@ -299,6 +299,8 @@ def sample_command(args: list[str]) -> None:
     options = tyro.cli(SampleOptions, prog=f"{PROGRAM} sample", args=args)
     if options.size < 2:
         raise RunError(f"--size must be at least 2, got {options.size}")
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise RunError(f"--out is {options.out}, expected a file name that ends in .png")
     run = RunFolder(options.run)
     config = with_device(run.config(options.data_dir), options.device)
     device = resolve_device(config.training.device)

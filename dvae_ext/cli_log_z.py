@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,15 +135,19 @@ def _run_tensors(folder: Path) -> Mapping[str, Tensor]:
 
 def _npz_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # From a file object: np.load would take a file of another kind for a single array or a pickle.
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             return {
-                name: torch.from_numpy(np.asarray(archive[name], dtype=_numpy_dtype(archive[name]))) for name in archive
+                name: torch.from_numpy(np.asarray(archive[name], dtype=_numpy_dtype(name, archive[name])))
+                for name in archive
             }
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path} cannot be read as a NumPy archive: {error}") from None
 
 
-def _numpy_dtype(array: np.ndarray) -> type:
+def _numpy_dtype(name: str, array: np.ndarray) -> type:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"array {name} has dtype {array.dtype}, expected real numbers")
     return np.float64 if array.dtype == np.float64 else np.float32
 
 

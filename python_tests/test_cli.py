@@ -78,7 +78,13 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["train", "dvae", "--data", "mnist"], "data set mnist is read from files: give their folder with --data-dir"),
         (["train", "dvae", "--data", "mnist", "--data-dir", "/nowhere"], "data directory /nowhere does not exist"),
         (["train", "dvae", "--data", "mnist-static", "--binarisation", "dynamic"], "it has: static"),
-        (["train", "dvae", "--beta", "-1"], "beta: expected a positive number, got -1.0"),
+        (["train", "dvae", "--beta", "-1"], "beta: expected a positive finite number, got -1.0"),
+        (["train", "dvae", "--hidden", "0"], r"hidden: expected widths of at least 1, got \(0,\)"),
+        (["train", "dvae", "--batch-size", "1"], "training.batch_size is 1, expected at least 2"),
+        (
+            ["train", "cg-bpef-vae", "--network", "conv"],
+            r"model cg-bpef-vae cannot be built for digits: network: .* 32 x 32, digits has \(8, 8\)",
+        ),
         (["train", "dvae", "--steps", "0"], "training.steps must be at least 1, got 0"),
         (["train", "dvae", "--batch-size", "5000"], "needs 5000 training images, the data set has 1297"),
         (["train", "--resume", "/nowhere"], "/nowhere holds no run"),
@@ -86,11 +92,13 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["evaluate", "/nowhere", "--samples", "0"], "--samples must be at least 1, got 0"),
         (["sample", "/nowhere"], "/nowhere holds no run"),
         (["sample", "/nowhere", "--size", "1"], "--size must be at least 2, got 1"),
+        (["sample", "/nowhere", "--out", "sheet.txt"], "--out is sheet.txt, expected a file name that ends in .png"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert re.search(message, fails(capsys, *args))
+    assert list(tmp_path.iterdir()) == []  # above all no run folder that would be in the way of the next attempt
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,18 @@ def test_files_that_do_not_serve(tmp_path, capsys):
     not_npz = tmp_path / "text.npz"
     not_npz.write_text("no archive")
     write_npz(tmp_path / "partial.npz", weight=np.zeros((2, 3)), other=np.zeros(2))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 3)))
+    write_npz(tmp_path / "complex.npz", weight=np.zeros((2, 3), dtype=complex))
     (tmp_path / "rbm.txt").write_text("")
     for name, message in {
         "absent.npz": "does not exist; expected a run folder, a .npz or a .safetensors file",
         "torn.safetensors": "cannot be read as a safetensors file",
         "text.npz": "cannot be read as a NumPy archive",
+        "empty.npz": "cannot be read as a NumPy archive",
+        "array.npz": "cannot be read as a NumPy archive",
+        "complex.npz": "array weight has dtype complex128, expected real numbers",
         "partial.npz": "has no array visible_bias; it has: weight, other",
         "rbm.txt": "has the ending '.txt', expected .npz or .safetensors",
         ".": "holds no run",

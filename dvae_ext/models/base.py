@@ -22,6 +22,8 @@ class Model(nn.Module, ABC):
     """A latent-variable model of images ``x [B, D]`` with values in [0, 1]."""
 
     config: Any
+    smallest_batch: int = 1
+    """Images that a training batch has at least; batch normalisation needs two."""
 
     def forward(self, x: Tensor, step: int, total_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as :meth:`training_loss`, so that wrappers that call the module work."""

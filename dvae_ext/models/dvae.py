@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,14 +95,29 @@ class DVAEConfig:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.beta is None:
             object.__setattr__(self, "beta", self._default_beta())
+        if self.hidden and min(self.hidden) < 1:
+            raise ValueError(f"hidden: expected widths of at least 1, got {self.hidden}")
         for name in ("beta", "scale", "learning_rate", "adam_eps", "batch_norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a positive finite number, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}")
+        if not 0 < self.output_bias_clip < 0.5:
+            raise ValueError(f"output_bias_clip: expected a number between 0 and 1/2, got {self.output_bias_clip}")
+        if not 0 < self.batch_norm_momentum <= 1:
+            raise ValueError(f"batch_norm_momentum: expected a weight in (0, 1], got {self.batch_norm_momentum}")
+        if not all(0 <= decay < 1 for decay in self.adam_betas):
+            raise ValueError(f"adam_betas: expected rates in [0, 1), got {self.adam_betas}")
         for name in ("num_chains", "sweeps", "generation_sweeps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.kl_warmup <= 1:
             raise ValueError(f"kl_warmup: expected a fraction in [0, 1], got {self.kl_warmup}")
+        breaks = (0.0, *self.learning_rate_breaks, 1.0)
+        if any(not first <= second for first, second in pairwise(breaks)):
+            raise ValueError(
+                f"learning_rate_breaks: expected rising fractions of the steps, got {self.learning_rate_breaks}"
+            )
         if len(self.learning_rate_factors) != len(self.learning_rate_breaks) + 1:
             raise ValueError(
                 f"learning_rate_factors: expected {len(self.learning_rate_breaks) + 1} for "
@@ -150,6 +166,7 @@ class DVAE(Model):
         super().__init__()
         self.config = config
         self.num_pixels = data.train_mean.numel()
+        self.smallest_batch = 2 if config.batch_norm and config.hidden else 1
         functions = import_module("dvae_ext.ops" if config.ops == "native" else "dvae_ext.reference")
         self.smoothing = _smoothing(config, functions)
         groups = config.latent_groups

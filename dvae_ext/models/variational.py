@@ -46,6 +46,8 @@ class VariationalConfig:
         for name in ("latents", "num_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.hidden and min(self.hidden) < 1:
+            raise ValueError(f"hidden: expected widths of at least 1, got {self.hidden}")
         if self.network not in ("dense", "conv"):
             raise ValueError(f"network: expected dense or conv, got {self.network!r}")
         self.check_positive("learning_rate")

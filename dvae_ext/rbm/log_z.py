@@ -235,6 +235,8 @@ def _parameters(rbm: HasRBMParameters) -> tuple[Tensor, Tensor, Tensor]:
     if weight.numel() == 0:
         raise ValueError(f"log_z: weight has shape {list(weight.shape)}, expected at least one unit on each side")
     for name, x in (("weight", weight), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
+        if not x.is_floating_point():
+            raise ValueError(f"log_z: {name} has dtype {x.dtype}, expected real floating-point numbers")
         if not torch.isfinite(x).all():
             raise ValueError(f"log_z: {name} holds NaN or infinity, expected finite numbers")
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,8 @@ class RunConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, dict) or set(content) != names:
             raise RunError(f"expected an object with the keys {', '.join(sorted(names))}")
+        hints = typing.get_type_hints(cls)
+        check_types(content, {name: hints[name] for name in names - {"training", "model_config"}})
         check_name("model", content["model"], MODELS)
         content["training"] = from_fields(TrainingConfig, content["training"], "training")
         config_class = MODELS[content["model"]].config_class
@@ -107,10 +110,40 @@ def from_fields(config_class: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict) or set(values) - known:
         unknown = ", ".join(sorted(set(values) - known)) if isinstance(values, dict) else repr(values)
         raise RunError(f"{where} has unknown fields ({unknown}); known: {', '.join(sorted(known))}")
+    values = {key: tuplify(value) for key, value in values.items()}
+    check_types(values, typing.get_type_hints(config_class), f"{where}.")
     try:
-        return config_class(**{key: tuplify(value) for key, value in values.items()})
+        return config_class(**values)
     except (TypeError, ValueError) as error:
         raise RunError(f"{where}: {error}") from None
+
+
+def check_types(values: dict[str, Any], hints: dict[str, Any], prefix: str = "") -> None:
+    """Raise a sentence that names the first value that is not of its field's type."""
+    for name, value in values.items():
+        if name in hints and not has_type(value, hints[name]):
+            expected = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else hints[name]
+            raise RunError(f"{prefix}{name} is {value!r}, expected {str(expected).replace('None', 'null')}")
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON fits a field's annotation: plain types, unions and tuples of them.
+
+    Example:
+        >>> has_type((1, 2), tuple[int, ...]), has_type(2, float), has_type(True, int), has_type("a", int | None)
+        (True, True, False, False)
+    """
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        wanted = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(wanted) and all(map(has_type, value, wanted))
+    if parts:
+        return any(has_type(value, part) for part in parts)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, hint)
 
 
 def tuplify(value: Any) -> Any:

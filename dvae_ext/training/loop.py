@@ -48,11 +48,11 @@ def train(config: RunConfig, run: RunFolder, resume: bool = False) -> Report:
     """
     device = resolve_device(config.training.device)
     with process_group(device) as ranks, Interrupts() as interrupts:
-        if not resume and ranks.first:
-            run.create(config, __version__)
         trainer = Trainer(config, run, ranks, device, interrupts)
         if resume:
             trainer.restore()
+        elif ranks.first:  # not before data and model are there: what cannot start leaves no folder
+            run.create(config, __version__)
         trainer.fit()
         try:
             with trainer.interruptible():

@@ -89,9 +89,21 @@ class RunFolder:
 
 
 def build_model(config: RunConfig, dataset: Dataset, rank: int) -> Model:
-    """A new model; each process draws its own chains, DDP then makes the parameters equal."""
+    """A new model; each process draws its own chains, DDP then makes the parameters equal.
+
+    Raises:
+        RunError: if the configuration does not suit the images, or the batches are too small for the model.
+    """
     torch.manual_seed(derive_seed(config.training.seed, "model", rank))
-    model = MODELS[config.model].build(config.model_config, dataset.info)
+    try:
+        model = MODELS[config.model].build(config.model_config, dataset.info)
+    except ValueError as error:
+        raise RunError(f"model {config.model} cannot be built for {config.data}: {error}") from None
+    if config.training.batch_size < model.smallest_batch:
+        raise RunError(
+            f"training.batch_size is {config.training.batch_size}, expected at least {model.smallest_batch}: the "
+            "model normalises over the batch"
+        )
     model.initialise(dataset.info.train_mean)
     return model
 

@@ -206,6 +206,12 @@ def test_presets_are_the_rows_of_table_2() -> None:
         ("num_chains", 0),
         ("sweeps", 0),
         ("learning_rate_factors", (1.0,)),
+        ("learning_rate_breaks", (0.5, 0.2, 0.75, 0.95)),
+        ("hidden", (16, 0)),
+        ("adam_betas", (2.0, 0.999)),
+        ("weight_decay", -1e-4),
+        ("output_bias_clip", 0.0),
+        ("batch_norm_momentum", 3.0),
     ],
 )
 def test_bad_config_names_the_field(field: str, value: object) -> None:

@@ -175,6 +175,8 @@ def test_bad_parameters() -> None:
         log_z(rbm(torch.zeros(3, 4), torch.zeros(4), torch.zeros(4)))
     with pytest.raises(ValueError, match="at least one unit on each side"):
         log_z(rbm(torch.zeros(0, 4), torch.zeros(0), torch.zeros(4)))
+    with pytest.raises(ValueError, match=r"weight has dtype torch\.complex64, expected real floating-point numbers"):
+        log_z(rbm(torch.ones(3, 4, dtype=torch.complex64), torch.zeros(3), torch.zeros(4)))
     with pytest.raises(RuntimeError, match="smaller side of weight has 31 units"):
         log_z(random_rbm(31, 40, 0.1), "exact")
 

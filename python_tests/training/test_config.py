@@ -1,6 +1,7 @@
 """Configurations: defaults, presets, and the form on disk."""
 
 import json
+import re
 
 import pytest
 import toy
@@ -55,6 +56,29 @@ def test_damaged_json_is_explained():
         RunConfig.from_json(json.dumps({**good, "model_config": {"wings": 2}}))
     with pytest.raises(RunError, match="model_config: latents: expected at least 1, got 0"):
         RunConfig.from_json(json.dumps({**good, "model_config": {"latents": 0}}))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "expected"),
+    [
+        (None, "model", ["dvae"], "str"),
+        (None, "data_dir", 3, "str | null"),
+        ("training", "steps", "ten", "int"),
+        ("training", "steps", 2.5, "int"),
+        ("training", "seed", True, "int"),
+        ("model_config", "hidden", "wide", "tuple[int, ...]"),
+        ("model_config", "hidden", [2, "wide"], "tuple[int, ...]"),
+        ("model_config", "adam_betas", [0.9], "tuple[float, float]"),
+        ("model_config", "learning_rate", None, "float"),
+    ],
+)
+def test_values_of_another_type_are_named(part, name, value, expected):
+    content = json.loads(default_config("dvae", "digits").to_json())
+    (content if part is None else content[part])[name] = value
+    where = name if part is None else f"{part}.{name}"
+    shown = tuple(value) if part and isinstance(value, list) else value
+    with pytest.raises(RunError, match=re.escape(f"{where} is {shown!r}, expected {expected}")):
+        RunConfig.from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "log_every", "validate_every", "test_samples"])
