@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,20 @@ def _skip_without_packages():
         raise
 
 
-@pytest.fixture(params=["cpu", "interpreter", "cuda"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Chooses the backends of `device`. A GPU is for tests that take it: the others make CPU tensors of their own."""
+    if "device" not in metafunc.fixturenames:
+        return
+    backends = ["cpu", "interpreter", "cuda"]
+    if "device" not in inspect.signature(metafunc.function).parameters:
+        backends.remove("cuda")
+    if mark := metafunc.definition.get_closest_marker("not_interpreted"):
+        assert mark.args, f"{metafunc.definition.nodeid}: the mark not_interpreted lacks its reason"
+        backends.remove("interpreter")
+    metafunc.parametrize("device", backends, indirect=True)
+
+
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Where an op runs: CPU kernels, the CUDA kernels interpreted on CPU tensors, a GPU."""
     backend = request.param
@@ -72,6 +86,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         _native.set_interpreter(False)
         return
     yield torch.device("cpu")
+
+
+@pytest.fixture
+def interpreted(request: pytest.FixtureRequest, device: torch.device) -> bool:
+    """Whether the fixture `device` is the interpreter, which is slow: a test of many draws makes fewer there."""
+    return request.node.callspec.params["device"] == "interpreter"
 
 
 @pytest.fixture

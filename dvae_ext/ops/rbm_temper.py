@@ -64,7 +64,8 @@ def rbm_temper_(
     Raises:
         TypeError: an argument is no tensor of its dtype.
         RuntimeError: shapes or devices that do not fit, more than 512 levels, and on the CPU also states other than 0
-            and 1, levels that are no permutation, and parameters that are not finite.
+            and 1, levels that are no permutation, and parameters that are not finite. On a GPU values are not
+            inspected, save that a ladder whose levels are no permutation stays as it is, its statistics becoming NaN.
 
     Example:
         >>> import torch

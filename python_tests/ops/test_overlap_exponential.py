@@ -120,12 +120,12 @@ def test_mean_slope_identity(device, beta):
 
 def test_log_prob_integrates_to_one_and_matches_the_icdf(device):
     for logits, beta in ((-2.0, 5.0), (0.0, 8.0), (4.0, 1.0)):
-        rho = torch.linspace(0, 1, 100_001, dtype=torch.float64, device=device).requires_grad_()
+        rho = torch.linspace(0, 1, 20_001, dtype=torch.float64, device=device).requires_grad_()
         zeta = ops.overlap_exponential_icdf(rho, torch.full_like(rho, logits).detach(), beta)
         (slope,) = torch.autograd.grad(zeta.sum(), rho)
         log_prob = ops.overlap_exponential_log_prob(zeta.detach(), torch.full_like(rho, logits).detach(), beta)
         torch.testing.assert_close(log_prob.detach(), -slope.log(), rtol=1e-9, atol=1e-9)
-        grid_points = torch.linspace(0, 1, 100_001, dtype=torch.float64, device=device)
+        grid_points = torch.linspace(0, 1, 20_001, dtype=torch.float64, device=device)
         density = ops.overlap_exponential_log_prob(grid_points, torch.full_like(grid_points, logits), beta).exp()
         assert torch.trapezoid(density, grid_points).item() == pytest.approx(1, abs=1e-7)
 

@@ -101,11 +101,12 @@ def test_dtypes(device: torch.device, dtype: torch.dtype, state_dtype: torch.dty
     assert_sweeps_are_drawn(Machine(199, 260, 9, device, dtype, state_dtype, seed=2), sweeps=1)
 
 
-def test_large_machine_with_ten_thousand_chains() -> None:
-    assert_sweeps_are_drawn(Machine(784, 500, 50, seed=3), sweeps=1)
-    assert_sweeps_are_drawn(Machine(33, 27, 10_000, seed=3), sweeps=2)
+def test_large_machine_and_many_chains(interpreted: bool) -> None:
+    assert_sweeps_are_drawn(Machine(784, 500, 1 if interpreted else 50, seed=3), sweeps=1)
+    assert_sweeps_are_drawn(Machine(33, 27, 300 if interpreted else 10_000, seed=3), sweeps=2)
 
 
+@pytest.mark.not_interpreted("chooses among the instruction sets of the CPU kernels")
 @pytest.mark.parametrize("isa", ["scalar", "avx2"])
 def test_other_instruction_sets_draw_the_same(isa: str) -> None:
     code = (
@@ -156,6 +157,7 @@ def _restore_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.not_interpreted("sets the threads of the CPU kernels; the interpreter has one")
 @pytest.mark.usefixtures("_restore_threads")
 def test_threads_do_not_change_the_result() -> None:
     results = []
@@ -182,9 +184,8 @@ def exact_moments(machine: Machine) -> tuple[Tensor, Tensor]:
     return mean, second
 
 
-def test_moments_of_a_small_machine(device: torch.device, request: pytest.FixtureRequest) -> None:
+def test_moments_of_a_small_machine(device: torch.device, interpreted: bool) -> None:
     """18 marginals and 153 pair moments of a 10×8 RBM, each within 6 standard errors: false alarm 171 · 2e-9 = 3e-7."""
-    interpreted = request.node.callspec.params["device"] == "interpreter"
     chains = 1_000 if interpreted else 100_000
     machine = Machine(10, 8, chains, device, scale=2.5, seed=9)
     machine.sweep(20 if interpreted else 60)
@@ -197,10 +198,10 @@ def test_moments_of_a_small_machine(device: torch.device, request: pytest.Fixtur
     assert ((second - independent).abs() > 12 * error).sum() > 20 or interpreted
 
 
-def test_zero_weights_are_independent_coins() -> None:
-    """Frequencies of 12 biased coins over 20,000 chains and 5 sweeps, and agreement of successive sweeps: 6 standard
+def test_zero_weights_are_independent_coins(interpreted: bool) -> None:
+    """Frequencies of 12 biased coins over all chains and sweeps, and agreement of successive sweeps: 6 standard
     errors each, false alarm 24 · 2e-9."""
-    chains, sweeps = 20_000, 5
+    chains, sweeps = 1_000 if interpreted else 20_000, 5
     machine = Machine(7, 5, chains, seed=10)
     machine.weight.zero_()
     p = torch.sigmoid(torch.cat([machine.visible_bias, machine.hidden_bias])).double()
@@ -232,17 +233,18 @@ def test_clamped_units_hold_exactly(device: torch.device, clamp: float) -> None:
     assert 0 < machine.hidden[:, 2:].mean() < 1
 
 
-def test_one_unit_and_one_chain() -> None:
-    """A coin of probability σ(0.5), 5,000 sweeps of one chain: 6 standard errors, false alarm 2e-9."""
+def test_one_unit_and_one_chain(interpreted: bool) -> None:
+    """A coin of probability σ(0.5), many sweeps of one chain: 6 standard errors, false alarm 2e-9."""
+    sweeps = 1_000 if interpreted else 5_000
     machine = Machine(1, 1, 1, seed=12)
     machine.weight.zero_()
     machine.visible_bias.fill_(0.5)
     total = 0.0
-    for _ in range(5_000):
+    for _ in range(sweeps):
         machine.sweep()
         total += machine.visible.item()
     p = 1 / (1 + math.exp(-0.5))
-    assert abs(total / 5_000 - p) < 6 * math.sqrt(p * (1 - p) / 5_000)
+    assert abs(total / sweeps - p) < 6 * math.sqrt(p * (1 - p) / sweeps)
 
 
 def test_nothing_to_do_changes_nothing(device: torch.device) -> None:
@@ -331,6 +333,9 @@ BAD_INPUT = [
     ({"key": torch.zeros(3, dtype=torch.int64)}, ValueError, r"key has shape \[3\], expected \[2\]"),
     ({"key": torch.zeros(2, dtype=torch.int64, device="meta")}, RuntimeError, "key is on meta, expected cpu"),
     ({"hidden": torch.zeros(4, 2, device="meta")}, RuntimeError, "hidden is on meta, expected cpu"),
+]
+
+BAD_VALUES = [
     ({"visible": torch.full((4, 3), 0.5)}, RuntimeError, "visible holds other values than 0 and 1"),
     ({"visible": torch.full((4, 3), math.nan)}, RuntimeError, "visible holds other values than 0 and 1"),
     ({"hidden": torch.full((4, 2), -1.0)}, RuntimeError, "hidden holds other values than 0 and 1"),
@@ -345,6 +350,18 @@ BAD_INPUT = [
 def test_bad_input_is_named_and_states_are_left_alone(
     change: dict[str, object], error: type[Exception], sentence: str
 ) -> None:
+    assert_named_and_states_left_alone(change, error, sentence)
+
+
+@pytest.mark.not_interpreted("only the CPU kernels inspect values: a CUDA kernel's verdict would have to be waited for")
+@pytest.mark.parametrize(("change", "error", "sentence"), BAD_VALUES)
+def test_bad_values_are_named_and_states_are_left_alone(
+    change: dict[str, object], error: type[Exception], sentence: str
+) -> None:
+    assert_named_and_states_left_alone(change, error, sentence)
+
+
+def assert_named_and_states_left_alone(change: dict[str, object], error: type[Exception], sentence: str) -> None:
     arguments: dict[str, object] = {
         "visible": torch.ones(4, 3),
         "hidden": torch.ones(4, 2),
@@ -360,6 +377,7 @@ def test_bad_input_is_named_and_states_are_left_alone(
     assert all((tensor == 1).all() for tensor in untouched.values())  # type: ignore[attr-defined]
 
 
+@pytest.mark.not_interpreted("only the CPU kernels inspect values: a CUDA kernel's verdict would have to be waited for")
 @pytest.mark.parametrize("bad", ["weight", "visible"])
 def test_one_bad_value_among_many_is_found(bad: str) -> None:
     machine = Machine(300, 299, 500, seed=16)

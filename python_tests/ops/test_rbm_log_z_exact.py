@@ -78,6 +78,7 @@ def test_non_contiguous_arguments() -> None:
     )
 
 
+@pytest.mark.not_interpreted("sets the threads of the CPU kernels; the interpreter has one")
 def test_same_bits_for_any_number_of_threads() -> None:
     threads = torch.get_num_threads()
     results = []

@@ -111,14 +111,6 @@ def largest_z(run: Run, op: Callable[..., None], calls: int, thinning: int = 4, 
 BETAS = [0.0, 0.35, 0.7, 1.0]
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def fast_device(request: pytest.FixtureRequest) -> torch.device:
-    """Without the interpreter, which is slow and is held to the CPU's draws below."""
-    if request.param == "cuda" and not (torch.cuda.is_available() and _native.cuda_error is None):
-        pytest.skip("no CUDA device, or no CUDA library")
-    return torch.device(request.param)
-
-
 def two_modes(ladders: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> Run:
     """All visible units off, or all on: at beta = 1 equally likely and hard to leave, in between mostly off."""
     run = make(6, 20, ladders, [0.0, 0.25, 0.5, 0.75, 1.0], 0.0, dtype, device)
@@ -130,9 +122,11 @@ def two_modes(ladders: int, dtype: torch.dtype = torch.float32, device: torch.de
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_marginals_of_every_level_are_exact(dtype: torch.dtype, fast_device: torch.device) -> None:
-    """30 marginals: 4.5 standard errors are exceeded by chance in 2 runs of 10,000, and the seed is fixed."""
-    assert largest_z(two_modes(256, dtype, fast_device), ops.rbm_temper_, 60) < 4.5
+def test_marginals_of_every_level_are_exact(dtype: torch.dtype, device: torch.device, interpreted: bool) -> None:
+    """30 marginals: 4.5 standard errors are exceeded by chance in 2 runs of 10,000, with the 32 ladders of the
+    interpreter in 3 of 1,000, and the seed is fixed."""
+    ladders, calls = (32, 5) if interpreted else (256, 60)
+    assert largest_z(two_modes(ladders, dtype, device), ops.rbm_temper_, calls) < 4.5
 
 
 def test_marginals_notice_a_swap_on_the_wrong_free_energy() -> None:
@@ -154,14 +148,14 @@ def estimates(statistics: Tensor, shifts: Tensor, sweeps: int) -> Tensor:
     return torch.stack([shifts.cpu() + torch.log(s[:, 2] / s[:, 3]), s[:, 0] - count, count - s[:, 1]], 1)
 
 
-def test_statistics_recover_log_z(fast_device: torch.device) -> None:
-    run = make(5, 8, 32, BETAS, 0.7, torch.float64, fast_device)
+def test_statistics_recover_log_z(device: torch.device, interpreted: bool) -> None:
+    run = make(5, 8, 32, BETAS, 0.7, torch.float64, device)
     _, log_z = exact_path(run)
     run.shifts.copy_(log_z.diff() + torch.tensor([0.2, -0.1, 0.05]))
     run(ops.rbm_temper_, 20)
     run.statistics.zero_()
     run.statistics[:, :2] = -torch.inf
-    sweeps = 1000
+    sweeps = 30 if interpreted else 1000
     run(ops.rbm_temper_, sweeps, batch=10)
     found = estimates(run.statistics, run.shifts, sweeps)
     z = (found.mean(0) - log_z.diff()) / (found.std(0) / 32**0.5)
@@ -171,8 +165,9 @@ def test_statistics_recover_log_z(fast_device: torch.device) -> None:
     variance = sums[:, 1].sum(0) / (32 * sweeps) - (sums[:, 0].sum(0) / (32 * sweeps)) ** 2
     of_batches = sums[:, 2].sum(0) / (32 * sweeps) - 10 * (sums[:, 0].sum(0) / (32 * sweeps)) ** 2
     time = of_batches / variance
-    assert 0.8 < time[0] < 1.25  # draws at the reference are independent
-    assert (time[1:] > 0.8).all()
+    slack = 4.5 * math.sqrt(2 / (32 * sweeps / 10))  # standard errors of a variance of so many batches
+    assert abs(time[0] - 1) < slack  # draws at the reference are independent
+    assert (time[1:] > 1 - slack).all()
     trips = run.statistics[:, 8].sum(1).mean().item()
     assert sweeps / 20 < trips < 4 * sweeps / 6  # of 4 replicas, each of which needs at least 6 sweeps
 
@@ -243,6 +238,7 @@ def test_draws_depend_on_neither_threads_nor_split(device: torch.device) -> None
 SHAPES = [(1, 1, 2), (1, 5, 3), (6, 1, 3), (5, 3, 1), (20, 17, 9), (33, 65, 4)]
 
 
+@pytest.mark.not_interpreted("switches the interpreter itself, to compare the backends")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_cuda_kernel_makes_the_same_draws(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
@@ -262,6 +258,7 @@ def test_cuda_kernel_makes_the_same_draws(shape: tuple[int, int, int], dtype: to
     torch.testing.assert_close(on_cpu.statistics, interpreted.statistics, **tolerance)
 
 
+@pytest.mark.not_interpreted("switches the interpreter itself, to compare the backends")
 def test_weights_beyond_shared_memory() -> None:
     if not _native.interpreter_built():
         pytest.skip("the interpreter is built in place only: python setup.py build_ext --inplace")
@@ -310,12 +307,6 @@ def set_to(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Run], N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("visible", (0, 0, 0), 0.5), "visible holds a state that is neither 0 nor 1"),
-        (put("level", (0, 0), 7), "level is no permutation"),
-        (put("level", (0, 0), -1), "level is no permutation"),
-        (put("weight", (0, 0), torch.nan), "NaN or infinity"),
-        (put("hidden_bias", (0,), torch.inf), "NaN or infinity"),
-        (put("betas", (1,), torch.nan), "NaN or infinity"),
         (set_to("visible", lambda x: x[0]), r"expected \[ladders, levels, n_visible\]"),
         (set_to("visible", lambda x: x[..., :3]), r"visible has shape \[2, 4, 3\], expected \[2, 4, 4\]"),
         (set_to("statistics", lambda x: x[:, :5]), r"statistics has shape \[2, 5, 4\], expected \[2, 9, 4\]"),
@@ -331,6 +322,42 @@ def test_bad_tensors(change: Callable[[Run], None], message: str) -> None:
     change(run)
     with pytest.raises(RuntimeError, match=message):
         run(ops.rbm_temper_, 2)
+
+
+@pytest.mark.not_interpreted("only the CPU kernels inspect values: a CUDA kernel's verdict would have to be waited for")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("visible", (0, 0, 0), 0.5), "visible holds a state that is neither 0 nor 1"),
+        (put("weight", (0, 0), torch.nan), "NaN or infinity"),
+        (put("hidden_bias", (0,), torch.inf), "NaN or infinity"),
+        (put("betas", (1,), torch.nan), "NaN or infinity"),
+    ],
+)
+def test_bad_values(change: Callable[[Run], None], message: str) -> None:
+    run = make(4, 5, 2, BETAS)
+    change(run)
+    with pytest.raises(RuntimeError, match=message):
+        run(ops.rbm_temper_, 2)
+
+
+@pytest.mark.parametrize("level", [7, -1, 2])
+def test_levels_that_are_no_permutation(level: int, device: torch.device, interpreted: bool) -> None:
+    """The CPU kernels say so; a CUDA kernel changes nothing but the statistics of that ladder, which become NaN."""
+    run = make(4, 5, 2, BETAS, device=device)
+    run.level[:] = torch.arange(4)
+    run.level[0, 0] = level
+    before = run.copy()
+    if device.type == "cpu" and not interpreted:
+        with pytest.raises(RuntimeError, match="level is no permutation"):
+            run(ops.rbm_temper_, 2)
+        assert equal(run, before)
+    else:
+        run(ops.rbm_temper_, 2)
+        assert run.statistics[0].isnan().all()
+        assert torch.equal(run.visible[0], before.visible[0])
+        assert torch.equal(run.level[0], before.level[0])
+        assert not run.statistics[1].isnan().any()
 
 
 def test_bad_numbers_and_types() -> None:

@@ -256,9 +256,9 @@ def test_a_checkpoint_of_another_model_is_explained(uninterrupted):
 
 
 @pytest.mark.parametrize(
-    ("device", "message"),
+    ("name", "message"),
     [("cuda:99", "no GPU|99 was asked for"), ("gpu", "unknown device 'gpu'"), ("meta", "'meta' is not supported")],
 )
-def test_devices_that_are_not_there(toy_config, tmp_path, device, message):
+def test_devices_that_are_not_there(toy_config, tmp_path, name, message):
     with pytest.raises(RunError, match=message):
-        train(toy_config(device=device), RunFolder(tmp_path / "run"))
+        train(toy_config(device=name), RunFolder(tmp_path / "run"))
