@@ -39,6 +39,20 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """What the last round of adaptation gave from one reference."""
+
+    barrier: float
+    log_z: float
+    std_error: float
+
+    def disagrees(self, other: Adapted) -> bool:
+        """Whether the two estimates cannot both be of the whole model."""
+        rounding = 1e-6 * max(abs(self.log_z), abs(other.log_z))
+        return abs(self.log_z - other.log_z) > 4 * math.hypot(self.std_error, other.std_error) + rounding
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What a frozen ladder gave."""
 
@@ -55,7 +69,7 @@ def measure(
 ) -> Measurement:
     """Runs the whole procedure on an RBM that is known to be sound."""
     world = World.current()
-    ensemble = _choose_reference(uniform, ladders, levels, seed, world, progress, reference, budget)
+    ensemble, warnings = _choose_reference(uniform, ladders, levels, seed, world, progress, reference, budget)
     path = ensemble.path
     # Burn-in on the frozen ladder; it also settles where bridge sampling is centred.
     if _time_is_up(budget.deadline, world, ensemble.device):
@@ -86,7 +100,7 @@ def measure(
             break
         if budget.open_ended:
             chunk = batch * max(1, ensemble.sweeps // batch // 4)  # a quarter more
-    warnings = _warnings(estimate, early, budget, ensemble)
+    warnings += _warnings(estimate, early, budget, ensemble)
     return Measurement(path, ensemble.betas, estimate, trace, ensemble.sweeps, warnings)
 
 
@@ -99,25 +113,37 @@ def _choose_reference(
     progress: Progress,
     reference: str,
     budget: Budget,
-) -> Ensemble:
-    """An ensemble on an adapted ladder from whichever reference meets the smaller barrier."""
+) -> tuple[Ensemble, list[str]]:
+    """An ensemble on an adapted ladder from whichever reference meets the smaller barrier, and what speaks against it.
+
+    Units fitted to the marginals may miss a mode that the marginals do not show, and ladders that start there then
+    seldom leave. The uniform reference misses nothing, so where the two disagree it is taken.
+    """
     ensemble = Ensemble(uniform, ladders_of.first_ladder(levels or _FIRST_LEVELS), ladders, seed, world)
-    barrier = _adapt(ensemble, levels, progress, budget)
+    adapted = _adapt(ensemble, levels, progress, budget)
     in_haste = reference == "auto" and _time_is_up(budget.adapt_until, world, ensemble.device)
     if reference == "uniform" or in_haste:
-        return ensemble
+        return ensemble, []
     path = uniform.independent(*ensemble.top_means(_MEANS_CALLS, 4))
     other = Ensemble(path, ladders_of.first_ladder(len(ensemble.betas)), ladders, seed, world)
     other.key = ensemble.key.clone()
-    other_barrier = _adapt(other, levels, progress, budget)
-    if reference == "independent" or other_barrier <= barrier:
-        return other
+    other_adapted = _adapt(other, levels, progress, budget)
+    disagreement = adapted.disagrees(other_adapted)
+    if reference == "independent":
+        difference = abs(other_adapted.log_z - adapted.log_z)
+        warning = (
+            f"adaptation from the uniform reference gave a log Z {difference:.3g} away: the independent reference may "
+            "miss a mode of the model"
+        )
+        return other, [warning] if disagreement else []
+    if other_adapted.barrier <= adapted.barrier and not disagreement:
+        return other, []
     ensemble.key = other.key  # no draw is used twice
-    return ensemble
+    return ensemble, []
 
 
-def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: Budget) -> float:
-    """Moves the levels to where neighbours reject equally often, in rounds of doubling length; returns the barrier."""
+def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: Budget) -> Adapted:
+    """Moves the levels to where neighbours reject equally often, in rounds of doubling length."""
     sweeps, barrier = _FIRST_SWEEPS, math.inf
     at_least, at_most = _ADAPTATION_ROUNDS
     for number in range(1, at_most + 1):
@@ -129,6 +155,7 @@ def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: B
             f"{ensemble.path.reference} reference, round {number}: {len(ensemble.betas)} levels, {sweeps} sweeps, "
             f"barrier {barrier:.2f}, largest rejection {rejection.max().item():.2f}"
         )
+        estimate = ensemble.estimate()
         betas = ladders_of.equalise(ensemble.betas, rejection, levels or ladders_of.levels_for(rejection))
         log_z = torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
         ensemble.move_to(betas, ladders_of.interpolate(betas, ensemble.betas, log_z).diff())
@@ -136,7 +163,7 @@ def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: B
         if (number >= at_least and settled) or _time_is_up(budget.adapt_until, ensemble.world, ensemble.device):
             break
         sweeps *= 2
-    return barrier
+    return Adapted(barrier, ensemble.path.reference_log_z + estimate.value, estimate.std_error)
 
 
 def _time_is_up(until: float | None, world: World, device: torch.device) -> bool:
