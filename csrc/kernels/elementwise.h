@@ -74,7 +74,12 @@ struct SecondBackward {
     const T* u = x;
     const T grad = x[kArguments];
     math::Dual<T> point[kArguments], slope[kArguments];
-    for (int i = 0; i < kArguments; ++i) point[i] = math::Dual<T>(x[kArguments + 1 + i], u[i]);
+    // A constant of the formula has the tangent 0, and 0 times an infinite argument would be NaN. Long before this
+    // bound an argument has the effect of an infinite one.
+    const T bound(1e100);
+    for (int i = 0; i < kArguments; ++i) {
+      point[i] = math::Dual<T>(math::within(x[kArguments + 1 + i], bound), u[i]);
+    }
     Formula::gradient(point, slope);
     T along(0);
     for (int i = 0; i < kArguments; ++i) {

@@ -56,6 +56,12 @@ template <class T>
 DVAE_EXT_HD T minimum(T a, T b) {
   return select((a < b) | (a != a), a, b);
 }
+// x held to [-bound, bound]; a NaN stays one.
+template <class T>
+DVAE_EXT_HD T within(T x, T bound) {
+  const T lowered = select(x > bound, bound, x);
+  return select(lowered < -bound, -bound, lowered);
+}
 template <class T>
 DVAE_EXT_HD T nan() {
   return T(NAN);

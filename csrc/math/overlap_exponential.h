@@ -23,7 +23,7 @@ struct OverlapExponential {
     const T zero(0), half(0.5), one(1), two(2);
     const T decay = exp(-half * fabs(logits));  // the square root of exp(-|logits|), which T needs on its own
     norm = one + decay * decay;
-    const T large = one / norm, small = decay * decay * large;
+    const T large = one / norm, small = floored(decay * decay * large);
     spread = decay * large;
     q = select(logits >= zero, large, small);
     p = select(logits >= zero, small, large);
@@ -34,9 +34,10 @@ struct OverlapExponential {
     b = select(rho <= half, rho * d + (q * e - p), q - upper * d - p * e);
     root = hypot(b, two * spread * half_e);  // T = 2 sqrt(p q E); the product would underflow
     half_sum = half * (root + fabs(b));
-    // One division for both quotients: the denominators add up to at least 2, so their product is safe.
+    // One division for both quotients: the denominators add up to at least 2 and neither is below the floor of p and q,
+    // so their product is safe.
     const T lower_sum = p + q * e + rho * d + root, upper_sum = q + p * e + upper * d + root;
-    const T inverse = two * d / floored(lower_sum * upper_sum);
+    const T inverse = two * d / (lower_sum * upper_sum);
     from_zero = rho * inverse * upper_sum;
     from_one = upper * inverse * lower_sum;
   }
@@ -54,7 +55,7 @@ struct OverlapExponential {
     const T c = select(near, (one - u) - a, zero);
     const T offset = select((!near) & (falling == (logits >= zero)), fabs(logits), zero);
     const T length = -(log_corrected(u, c) + offset) / beta;
-    const T distance = select(length < zero, zero, select(length > one, one, length));
+    const T positive = select(length > zero, length, zero), distance = select(positive > one, one, positive);
     const auto measured_from_zero = near_zero | ((!near_one) & falling);
     zeta = select(measured_from_zero, distance, one - distance);
     rest = select(measured_from_zero, one - distance, distance);
@@ -85,7 +86,7 @@ struct OverlapExponential {
     const auto falling = b <= zero, lower = from_zero <= from_one;
     const T s = floored(half_sum);
     const T small = select(falling, p, q) * half_e / s * half_e;  // exp(-beta) alone would be denormal
-    const T m = select(falling, s / floored(p), small), v = select(falling, small, s / floored(q));
+    const T m = select(falling, s / p, small), v = select(falling, small, s / q);
     const T near = select(lower, from_zero, from_one), length = select(lower, zeta, rest);
     const T own = select(lower, m, v), far = select(lower, v, m);
     const T near_term = length * select(own > one, one, own) - e * near / d;
@@ -118,8 +119,11 @@ struct OverlapExponentialDensity {
   }
 
   DVAE_EXT_HD T log_prob() const {
-    const T value = log(beta) - log(d) - beta * distance + (softplus(facing - spread) - softplus(facing));
-    return checked(value, T(-INFINITY));
+    // softplus(facing - spread) - softplus(facing), whose linear parts cancel before they become infinite.
+    const T zero(0);
+    const T linear = select(facing > spread, spread, select(facing > zero, facing, zero));
+    const T curved = log1p(exp(-fabs(facing - spread))) - log1p(exp(-fabs(facing)));
+    return checked(log(beta) - log(d) - beta * distance - linear + curved, T(-INFINITY));
   }
   DVAE_EXT_HD T d_zeta() const {
     const T posterior = logits + beta * (T(2) * zeta - T(1));

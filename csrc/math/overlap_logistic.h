@@ -19,45 +19,107 @@ DVAE_EXT_HD double rho_margin<double>() {
   return 1.1102230246251565e-16;
 }
 
+// Standardised distances are held to this bound, so that differences of them are never those of two infinities.
+template <class T>
+DVAE_EXT_HD T far_away() {
+  return T(FLT_MAX / 8);
+}
+template <>
+DVAE_EXT_HD double far_away<double>() {
+  return DBL_MAX / 8;
+}
+
+// sigmoid(x) and sigmoid(-x) from one exponential.
+template <class T>
+struct Shares {
+  T one, zero;
+  DVAE_EXT_HD explicit Shares(T x) {
+    const T decay = exp(-fabs(x)), larger = T(1) / (T(1) + decay), smaller = decay * larger;
+    one = select(x >= T(0), larger, smaller);
+    zero = select(x >= T(0), smaller, larger);
+  }
+};
+
 template <class T>
 struct OverlapLogistic {
   T logits, mu0, mu1, scale, h;
 
+  // A point of the real line as the formulas need it: its standardised distances from mu0 and mu1, and their sum 2t.
+  struct Point {
+    T zeta, from_zero, from_one, sum;
+  };
+
   DVAE_EXT_HD OverlapLogistic(T logits_, T mu0_, T mu1_, T scale_)
-      : logits(logits_), mu0(mu0_), mu1(mu1_), scale(scale_), h((mu1_ - mu0_) / (T(2) * scale_)) {}
+      : logits(logits_),
+        mu0(mu0_),
+        mu1(mu1_),
+        scale(scale_),
+        h(within((mu1_ - mu0_) / (T(2) * scale_), far_away<T>())) {}
 
   DVAE_EXT_HD auto valid() const { return (scale > T(0)) & (mu1 > mu0) & (fabs(logits) >= T(0)); }
 
-  DVAE_EXT_HD T icdf(T rho_) const {
-    const T one(1), two(2), half(0.5), margin = rho_margin<T>();
+  DVAE_EXT_HD Point icdf(T rho_) const {
+    const T zero(0), one(1), two(2), half(0.5), margin = rho_margin<T>();
     const T rho = select(rho_ < margin, margin, select(rho_ > one - margin, one - margin, rho_));
     const T upper = select(rho_ > half, select(rho_ > one - margin, margin, one - rho_), one - rho);
-    const T p = sigmoid(-logits), q = sigmoid(logits), shrink = exp(-two * h);
+    const Shares<T> prior(logits);
+    const T q = prior.one, p = prior.zero, shrink = exp(-two * h);
     const T b = select(rho <= half, rho * (one + shrink) - (p + q * shrink), (q + p * shrink) - upper * (one + shrink));
     const T t_factor = two * sqrt(rho * upper) * exp(-h);
     const T root = hypot(b, t_factor);
-    const T ratio = b / select(t_factor > T(0), t_factor, one);
-    const T far = log(half * (fabs(b) + root));
-    // Away from the middle the two logarithms of asinh(B/T) + logit(rho)/2 combine, and e^{-h} never appears alone.
-    const T t_far = select(b >= T(0), h - log(upper) + far, log(rho) - h - far);
-    const T t_near = half * (log(rho) - log(upper)) + asinh(ratio);
-    const T t = select(fabs(b) <= half * t_factor, t_near, t_far);
-    const T zeta = half * (mu0 + mu1) + scale * t;
-    return select(valid() & (rho_ >= T(0)) & (rho_ <= one), zeta, nan<T>());
+    const T ratio = b / select(t_factor > zero, t_factor, one);
+    // t = asinh(B/T) + logit(rho)/2 in the middle. Away from it the two logarithms combine with h to the distance from
+    // the nearer component, and neither h nor e^{-h} appears: the scale may be as small as it likes.
+    const auto middle = fabs(b) <= half * t_factor, high = b >= zero;
+    const T size = log(half * (fabs(b) + root));
+    const T centred = half * (log(rho) - log(upper)) + asinh(ratio);
+    const T offset = select(middle, centred, select(high, size - log(upper), log(rho) - size));
+    const T origin = select(middle, half * (mu0 + mu1), select(high, mu1, mu0));
+    const T zeta = origin + scale * offset;
+    const T shift = select(middle, zero, select(high, h, -h));  // of the origin from the centre
+    const T t = offset + shift;
+    return {select(valid() & (rho_ >= zero) & (rho_ <= one), zeta, nan<T>()), offset + (shift + h),
+            offset + (shift - h), two * t};
   }
 
-  // log r(zeta | z) for the standardised distance x, without its scale.
-  DVAE_EXT_HD static T log_kernel(T x) { return -fabs(x) - T(2) * log1p(exp(-fabs(x))); }
+  DVAE_EXT_HD Point at(T zeta) const {
+    const T below = zeta - mu0, above = zeta - mu1, bound = far_away<T>();
+    return {zeta, within(below / scale, bound), within(above / scale, bound), (below + above) / scale};
+  }
 
-  DVAE_EXT_HD T posterior_logits(T zeta) const {
-    return logits + log_kernel((zeta - mu1) / scale) - log_kernel((zeta - mu0) / scale);
+  // softplus(x) = positive(x) + tail(x), and the standard logistic's log density is -|x| - 2 tail(x). Both signs of x
+  // share the tail.
+  DVAE_EXT_HD static T tail(T x) { return log1p(exp(-fabs(x))); }
+  DVAE_EXT_HD static T positive(T x) { return select(x > T(0), x, T(0)); }
+
+  // log q(zeta) but for the scale.
+  DVAE_EXT_HD T log_density(const Point& x) const {
+    const T two(2);
+    const T prior = tail(logits);
+    const T zero_term = -(positive(logits) + prior) - fabs(x.from_zero) - two * tail(x.from_zero);
+    const T one_term = -(positive(-logits) + prior) - fabs(x.from_one) - two * tail(x.from_one);
+    return maximum(zero_term, one_term) + log1p(exp(-fabs(zero_term - one_term)));
+  }
+
+  DVAE_EXT_HD T posterior_logits(const Point& x) const {
+    const T two(2);
+    return logits + within(x.sum, two * h) + two * (tail(x.from_zero) - tail(x.from_one));
+  }
+
+  // (R0 - R1) p q / (p r0 + q r1), r the components' densities and R their distribution functions: with
+  // R0 - R1 = (1 - e^{-2h}) sigmoid(x0) sigmoid(-x1) what remains is a sum of two positive terms, each a ratio near one
+  // or the exponential of something large.
+  DVAE_EXT_HD T gap(const Point& x) const {
+    const T spread = tail(x.from_one) - tail(x.from_zero), prior = tail(logits);
+    const T zero_term = positive(x.from_one) - positive(x.from_zero) + spread + (positive(-logits) + prior);
+    const T one_term = positive(-x.from_zero) - positive(-x.from_one) - spread + (positive(logits) + prior);
+    const T sum = exp(zero_term) + exp(one_term), tiny = smallest_normal<T>();
+    return -expm1(T(-2) * h) / select(sum < tiny, tiny, sum);
   }
 
   DVAE_EXT_HD T log_prob(T zeta) const {
-    const T zero_term = log_sigmoid(-logits) + log_kernel((zeta - mu0) / scale);
-    const T one_term = log_sigmoid(logits) + log_kernel((zeta - mu1) / scale);
-    const T large = maximum(zero_term, one_term);
-    const T value = large + log1p(exp(-fabs(zero_term - one_term))) - log(scale);
+    const T density = log_density(at(zeta));
+    const T value = select(density <= -far_away<T>(), T(-INFINITY), density - log(scale));
     return select(valid(), value, nan<T>());
   }
 };
@@ -66,24 +128,20 @@ struct OverlapLogisticIcdf {
   static constexpr int kInputs = 2, kParameters = 3;  // rho, logits; mu0, mu1, scale
   template <class T>
   DVAE_EXT_HD static T value(const T* x) {
-    return OverlapLogistic<T>(x[1], x[2], x[3], x[4]).icdf(x[0]);
+    return OverlapLogistic<T>(x[1], x[2], x[3], x[4]).icdf(x[0]).zeta;
   }
   template <class T>
   DVAE_EXT_HD static void gradient(const T* x, T* slope) {
-    const OverlapLogistic<T> at(x[1], x[2], x[3], x[4]);
-    const T zeta = at.icdf(x[0]);
-    const T posterior = at.posterior_logits(zeta);
-    const T one_share = sigmoid(posterior), zero_share = sigmoid(-posterior);
-    const T from_zero = (zeta - at.mu0) / at.scale, from_one = (zeta - at.mu1) / at.scale;
-    // (R0 - R1) / q(zeta) in log space: its factors under- and overflow on their own.
-    const T log_gap = log_sigmoid(at.logits) + log_sigmoid(-posterior) + log(-expm1(T(-2) * at.h)) +
-                      (softplus(from_zero) - softplus(from_one));
-    const auto valid = at.valid() & (zeta == zeta);
-    slope[0] = select(valid, exp(-at.log_prob(zeta)), nan<T>());
-    slope[1] = select(valid, at.scale * exp(log_gap), nan<T>());
+    const OverlapLogistic<T> mixture(x[1], x[2], x[3], x[4]);
+    const auto at = mixture.icdf(x[0]);
+    const Shares<T> posterior(mixture.posterior_logits(at));
+    const T one_share = posterior.one, zero_share = posterior.zero;
+    const auto valid = at.zeta == at.zeta;
+    slope[0] = select(valid, exp(log(mixture.scale) - mixture.log_density(at)), nan<T>());
+    slope[1] = select(valid, mixture.scale * mixture.gap(at), nan<T>());
     slope[2] = select(valid, zero_share, nan<T>());
     slope[3] = select(valid, one_share, nan<T>());
-    slope[4] = select(valid, zero_share * from_zero + one_share * from_one, nan<T>());
+    slope[4] = select(valid, zero_share * at.from_zero + one_share * at.from_one, nan<T>());
   }
 };
 
@@ -95,22 +153,23 @@ struct OverlapLogisticLogProb {
   }
   template <class T>
   DVAE_EXT_HD static void gradient(const T* x, T* slope) {
-    const OverlapLogistic<T> at(x[1], x[2], x[3], x[4]);
-    const T from_zero = (x[0] - at.mu0) / at.scale, from_one = (x[0] - at.mu1) / at.scale;
-    const T posterior = at.posterior_logits(x[0]);
-    const T one_share = sigmoid(posterior), zero_share = sigmoid(-posterior);
+    const OverlapLogistic<T> mixture(x[1], x[2], x[3], x[4]);
+    const auto at = mixture.at(x[0]);
+    const Shares<T> posterior(mixture.posterior_logits(at));
+    const T one_share = posterior.one, zero_share = posterior.zero;
     // d log r / dx of the standard logistic is -tanh(x/2) = 1 - 2 sigmoid(x).
-    const T zero_slope = sigmoid(-from_zero) - sigmoid(from_zero);
-    const T one_slope = sigmoid(-from_one) - sigmoid(from_one);
-    const auto valid = at.valid() & (x[0] == x[0]);
+    const Shares<T> from_zero(at.from_zero), from_one(at.from_one), prior(x[1]);
+    const T zero_slope = zero_share * (from_zero.zero - from_zero.one);
+    const T one_slope = one_share * (from_one.zero - from_one.one);
+    const auto valid = mixture.valid() & (x[0] == x[0]);
     // posterior - prior through the smaller of the two pairs, where it does not cancel.
-    const T shift = select(at.logits < T(0), one_share - sigmoid(at.logits), sigmoid(-at.logits) - zero_share);
-    slope[0] = select(valid, (zero_share * zero_slope + one_share * one_slope) / at.scale, nan<T>());
+    const T shift = select(x[1] < T(0), one_share - prior.one, prior.zero - zero_share);
+    const T by_scale = -(T(1) + zero_slope * at.from_zero + one_slope * at.from_one);
+    slope[0] = select(valid, (zero_slope + one_slope) / mixture.scale, nan<T>());
     slope[1] = select(valid, shift, nan<T>());
-    slope[2] = select(valid, -zero_share * zero_slope / at.scale, nan<T>());
-    slope[3] = select(valid, -one_share * one_slope / at.scale, nan<T>());
-    slope[4] = select(
-        valid, -(T(1) + zero_share * zero_slope * from_zero + one_share * one_slope * from_one) / at.scale, nan<T>());
+    slope[2] = select(valid, -zero_slope / mixture.scale, nan<T>());
+    slope[3] = select(valid, -one_slope / mixture.scale, nan<T>());
+    slope[4] = select(valid, by_scale / mixture.scale, nan<T>());
   }
 };
 

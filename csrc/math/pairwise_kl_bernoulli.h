@@ -4,6 +4,8 @@
 // the signs of both logits can be flipped so that l_a <= 0; the probability in the formula is then at most 1/2 and the
 // tails keep their relative accuracy. Near l_a = l_b the three terms cancel and a form in remainders is used instead:
 // with p = sigmoid(l_a), d = l_b - l_a, y = p (exp(d) - 1): KL = [log(1 + y) - y] + p [exp(d) - 1 - d].
+//
+// Infinite logits, the certain variables, take the wide form, which knows their limits.
 #pragma once
 
 #include "math/remainders.h"
@@ -25,8 +27,12 @@ struct BernoulliPairs {
     return {logit, softplus(logit), softplus(-logit), sigmoid(logit), sigmoid(-logit)};
   }
   template <class T>
-  DVAE_EXT_HD static bool needs_wide(T /*logit*/) {
-    return false;
+  DVAE_EXT_HD static bool needs_wide(T logit) {
+    return infinite(logit);
+  }
+  template <class T>
+  DVAE_EXT_HD static bool infinite(T x) {
+    return fabs(x) == T(INFINITY);
   }
   // Element j of feature columns that lie `stride` apart.
   template <class T>
@@ -48,7 +54,16 @@ struct BernoulliPairs {
 
     DVAE_EXT_HD Pair(const Side<T>& a_, const Side<T>& b_) : a(a_), b(b_) {}
 
+    // KL(0 || b) = -log(1 - q_b) and KL(1 || b) = -log q_b; no other variable has a finite KL from a certain one.
+    DVAE_EXT_HD static T certain_kl(const Side<T>& a, const Side<T>& b) {
+      const T from_certain = a.logit < T(0) ? b.softplus_plus : b.softplus_minus;
+      const T to_certain = a.logit == a.logit ? T(INFINITY) : a.logit;
+      return a.logit == b.logit ? T(0) : infinite(a.logit) ? from_certain : to_certain;
+    }
     DVAE_EXT_HD static T kl(const Side<T>& a, const Side<T>& b) {
+      if constexpr (kWide) {
+        if (infinite(a.logit) | infinite(b.logit)) return certain_kl(a, b);
+      }
       const bool flip = a.logit > T(0);
       const T d = select(flip, a.logit - b.logit, b.logit - a.logit);
       const T p = select(flip, a.q, a.p);
@@ -68,7 +83,12 @@ struct BernoulliPairs {
 
     // Adds d/d(logit_a) of w_ab KL(a || b) + w_ba KL(b || a).
     DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_logit) const {
-      const T slope_ab = a.p * a.q * (a.logit - b.logit);
+      const T spread = a.p * a.q;
+      T slope_ab = spread * (a.logit - b.logit);
+      if constexpr (kWide) {
+        // A certain variable stays certain; a weight of 0 switches an infinite slope off.
+        if (infinite(a.logit) | ((w_ab == T(0)) & infinite(b.logit))) slope_ab = T(0) * b.q;
+      }
       const T slope_ba = select(a.logit > T(0), b.q - a.q, a.p - b.p);
       grad_logit += fma(w_ab, slope_ab, w_ba * slope_ba);
     }

@@ -26,7 +26,8 @@ struct SpikeExponentialIcdf {
       zeta = select(spike() | (value < zero), zero, value);
       zeta = select((beta > zero) & (rho >= zero) & (rho <= one) & (fabs(logits) >= zero), zeta, nan<T>());
     }
-    DVAE_EXT_HD auto spike() const { return t <= T(0); }
+    // t is NaN at rho = 1 for the logit -infinity, where all of the mass is the spike.
+    DVAE_EXT_HD auto spike() const { return !(t > T(0)); }
     // A NaN where the arguments have no meaning, 0 on the spike.
     DVAE_EXT_HD T checked(T slope) const { return select(zeta == zeta, select(spike(), T(0), slope), nan<T>()); }
   };

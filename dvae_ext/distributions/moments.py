@@ -16,9 +16,10 @@ def exponential_mean(beta: Tensor) -> Tensor:
         >>> exponential_mean(torch.tensor(1e-9)).item()
         0.5
     """
-    square = beta * beta
-    series = 0.5 - beta / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
-    closed = 1 / beta - 1 / torch.expm1(beta)
+    small, large = _arms(beta)
+    square = small * small
+    series = 0.5 - small / 12 * (1 - square / 60 * (1 - square / 42 * (1 - square / 40)))
+    closed = 1 / large + torch.exp(-large) / torch.expm1(-large)
     return torch.where(beta < _SERIES_BELOW, series, closed)
 
 
@@ -29,7 +30,16 @@ def exponential_variance(beta: Tensor) -> Tensor:
         >>> round(1 / exponential_variance(torch.tensor(1e-9, dtype=torch.float64)).item(), 9)
         12.0
     """
-    square = beta * beta
+    small, large = _arms(beta)
+    square = small * small
     series = (1 - square / 20 * (1 - 5 * square / 126 * (1 - 7 * square / 200))) / 12
-    closed = 1 / square - 0.25 / torch.sinh(beta / 2) ** 2
+    # exp(−β) where the textbook has exp(β), which overflows. The division comes before the square, which would.
+    closed = (1 / large) ** 2 - torch.exp(-large) / torch.expm1(-large) ** 2
     return torch.where(beta < _SERIES_BELOW, series, closed)
+
+
+def _arms(beta: Tensor) -> tuple[Tensor, Tensor]:
+    """β for the series and for the closed form, each held where the other is taken: no NaN enters the gradient."""
+    series = beta < _SERIES_BELOW
+    held = torch.full_like(beta, _SERIES_BELOW)
+    return torch.where(series, beta, held), torch.where(series, held, beta)

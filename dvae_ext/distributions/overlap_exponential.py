@@ -68,6 +68,7 @@ class OverlapExponential(SmoothedBernoulli):
         """P(ζ ≤ value), broadcast against the batch shape (DVAE++ appendix A)."""
         if self._validate_args:
             self._validate_sample(value)
+        value = torch.clamp(torch.as_tensor(value, device=self.logits.device), 0, 1)
         # Both component CDFs carry the factor 1 − exp(−βζ), exact near ζ = 0 through expm1.
         tail = torch.sigmoid(-self.logits) + self.probs * torch.exp(-self.beta * (1 - value))
         return torch.expm1(-self.beta * value) / torch.expm1(-self.beta) * tail
@@ -76,7 +77,7 @@ class OverlapExponential(SmoothedBernoulli):
         return self.logits + self.beta * (2 * value - 1)
 
     def _icdf(self, rho: Tensor) -> Tensor:
-        return ops.overlap_exponential_icdf(rho, *self._parameters(rho.dtype))
+        return ops.overlap_exponential_icdf(*self._arguments(rho))
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        return ops.overlap_exponential_log_prob(value, *self._parameters())
+        return ops.overlap_exponential_log_prob(*self._arguments(value))

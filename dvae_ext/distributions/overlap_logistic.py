@@ -84,7 +84,7 @@ class OverlapLogistic(SmoothedBernoulli):
         return self.logits + (self.mu1 - self.mu0) / self.scale + 2 * (F.softplus(-t0) - F.softplus(-t1))
 
     def _icdf(self, rho: Tensor) -> Tensor:
-        return ops.overlap_logistic_icdf(rho, *self._parameters(rho.dtype))
+        return ops.overlap_logistic_icdf(*self._arguments(rho))
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        return ops.overlap_logistic_log_prob(value, *self._parameters())
+        return ops.overlap_logistic_log_prob(*self._arguments(value))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -12,12 +13,25 @@ from torch.distributions import Distribution
 from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
 
 
+def common_dtype(values: Iterable[Tensor | float]) -> torch.dtype:
+    """The dtype of arithmetic among floating point tensors (those without dimensions yield to the others) and numbers.
+
+    Example:
+        >>> common_dtype([torch.zeros(2), torch.tensor(1.0, dtype=torch.float64), 8])
+        torch.float32
+    """
+    tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    deciding = [tensor for tensor in tensors if tensor.ndim > 0] or tensors
+    return reduce(torch.promote_types, (tensor.dtype for tensor in deciding)) if deciding else torch.get_default_dtype()
+
+
 class SmoothedBernoulli(Distribution, ABC):
     r"""Base of q(ζ) = Σ_z q(z) r(ζ|z) with z ~ Bernoulli(σ(logits)) (DVAE++ eq. 2).
 
     A subclass names the parameters of r in ``shape_parameters`` and implements ``_icdf``, ``_log_prob``, ``cdf`` and
     ``posterior_logits``. The Bernoulli is given by exactly one of ``logits`` and ``probs``; probabilities are clamped
-    to [ε, 1 − ε] of their dtype, as torch.distributions does, so pass logits where the tails matter.
+    to [ε, 1 − ε] of their dtype, as torch.distributions does, so pass logits where the tails matter. Parameters, and
+    values given to the methods, may be of several floating point dtypes: they are promoted as in arithmetic.
 
     Raises:
         ValueError: both or none of ``logits`` and ``probs`` given; with validation, a parameter outside its constraint.
@@ -42,7 +56,10 @@ class SmoothedBernoulli(Distribution, ABC):
             raise ValueError("expected exactly one of logits and probs, got " + ("none" if logits is None else "both"))
         if isinstance(given, Tensor) and not given.is_floating_point():
             raise TypeError(f"{name}: expected a floating point tensor, got {given.dtype}")
-        given, *others = broadcast_all(given, *parameters.values())
+        dtype = common_dtype((given, *parameters.values()))
+        given, *others = broadcast_all(
+            *(value.to(dtype) if isinstance(value, Tensor) else value for value in (given, *parameters.values()))
+        )
         self.__dict__[name] = given
         self._given = name
         for parameter, value in zip(parameters, others, strict=True):
@@ -81,8 +98,8 @@ class SmoothedBernoulli(Distribution, ABC):
         Raises:
             ValueError: with validation, a value outside [0, 1] or NaN.
         """
-        if self._validate_args and not bool(torch.all((value >= 0) & (value <= 1))):
-            raise ValueError("value: expected probabilities in [0, 1]")
+        if self._validate_args and not (isinstance(value, Tensor) and bool(torch.all((value >= 0) & (value <= 1)))):
+            raise ValueError("value: expected a tensor of probabilities in [0, 1]")
         return self._icdf(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -101,7 +118,11 @@ class SmoothedBernoulli(Distribution, ABC):
     @abstractmethod
     def _log_prob(self, value: Tensor) -> Tensor: ...
 
-    def _parameters(self, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
-        """``logits`` and the parameters of r in the order of ``shape_parameters``, cast to ``dtype`` if given."""
-        values = (self.logits, *(getattr(self, name) for name in self.shape_parameters))
-        return values if dtype is None else tuple(value.to(dtype) for value in values)
+    def _arguments(self, value: Tensor | float) -> tuple[Tensor, ...]:
+        """``value``, ``logits`` and the parameters of r in the order of ``shape_parameters``, in one dtype."""
+        dtype = torch.result_type(value, self.logits)
+        parameters = (self.logits, *(getattr(self, name) for name in self.shape_parameters))
+        tensor = torch.as_tensor(
+            value, dtype=dtype, device=self.logits.device if not isinstance(value, Tensor) else None
+        )
+        return tensor, *(parameter.to(dtype) for parameter in parameters)

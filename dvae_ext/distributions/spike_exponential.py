@@ -69,8 +69,10 @@ class SpikeExponential(SmoothedBernoulli):
         """P(ζ ≤ value), broadcast against the batch shape; it starts at q(z = 0)."""
         if self._validate_args:
             self._validate_sample(value)
-        component = torch.exp(-self.beta * (1 - value)) * torch.expm1(-self.beta * value) / torch.expm1(-self.beta)
-        return torch.sigmoid(-self.logits) + self.probs * component
+        value = torch.as_tensor(value, device=self.logits.device)
+        inside = torch.clamp(value, 0, 1)
+        component = torch.exp(-self.beta * (1 - inside)) * torch.expm1(-self.beta * inside) / torch.expm1(-self.beta)
+        return torch.where(value < 0, 0.0, torch.sigmoid(-self.logits) + self.probs * component)
 
     def posterior_logits(self, value: Tensor) -> Tensor:
         """+∞ where ζ > 0 and −∞ where ζ = 0: ζ determines z."""
@@ -78,9 +80,10 @@ class SpikeExponential(SmoothedBernoulli):
         return torch.where(value > 0, infinity, -infinity).expand(torch.broadcast_shapes(value.shape, self.batch_shape))
 
     def _icdf(self, rho: Tensor) -> Tensor:
-        return ops.spike_exponential_icdf(rho, *self._parameters(rho.dtype))
+        return ops.spike_exponential_icdf(*self._arguments(rho))
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        normaliser = torch.log(self.beta) - torch.log(-torch.expm1(-self.beta))
-        density = F.logsigmoid(self.logits) + normaliser - self.beta * (1 - value)
-        return torch.where(value > 0, density, F.logsigmoid(-self.logits))
+        value, logits, beta = self._arguments(value)
+        density = F.logsigmoid(logits) + torch.log(beta) - torch.log(-torch.expm1(-beta)) - beta * (1 - value)
+        result = torch.where(value == 0, F.logsigmoid(-logits), density)
+        return torch.where((value < 0) | (value > 1), -torch.inf, result)

@@ -88,7 +88,8 @@ class CGBPEFVAE(VariationalAutoencoder):
     def posterior_mean(self, x: Tensor) -> Tensor:
         """Mean of q(z|x) over the grid, ``[B, d]``."""
         self._check(x)
-        return self.posterior(self.encoder(x)).mean
+        posterior = self.posterior(self.encoder(x))
+        return (posterior.probs * posterior.grid).sum(-1)
 
     def _coefficients(self, parameters: Tensor) -> Tensor:
         return parameters.unflatten(-1, (self.config.latents, self.config.order))

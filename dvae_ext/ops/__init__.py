@@ -1,4 +1,9 @@
-"""The functional ops: fast, exact, differentiable, traceable, on CPU and CUDA tensors."""
+"""The functional ops: fast, exact, differentiable, traceable, on CPU and CUDA tensors.
+
+Derivatives exist in reverse mode (``backward``, ``torch.autograd.grad``). Forward mode (``torch.func.jvp``, ``jacfwd``,
+``torch.autograd.forward_ad``) raises ``NotImplementedError``: torch.library takes no formulas for it. The transforms
+``torch.func.grad`` and ``jacrev`` are refused by torch itself for ops of torch.library.
+"""
 
 from dvae_ext.ops.coarse_grain_kl import coarse_grain_kl
 from dvae_ext.ops.coarse_grain_sample import coarse_grain_sample

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dvae_ext import _native
 
@@ -21,7 +22,17 @@ def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dty
         raise TypeError(f"{op}: {argument} has dtype {str(tensor.dtype).removeprefix('torch.')}, expected {expected}")
     if tensor.is_cuda and _native.cuda_error is not None:
         raise RuntimeError(f"{op}: {argument} is on {tensor.device}, but {_native.explain_missing_cuda()}")
+    refuse_forward_mode(tensor, op, argument)
     return tensor
+
+
+def refuse_forward_mode(tensor: Tensor, op: str, argument: str) -> None:
+    """torch.library has no forward-mode formulas: without this check an op would lose the tangent without a word."""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(
+            f"{op}: {argument} carries a forward-mode tangent (torch.func.jvp, torch.autograd.forward_ad), expected a "
+            "plain tensor: the ops have reverse-mode derivatives alone"
+        )
 
 
 def mark_changed(*tensors: Tensor) -> None:
@@ -40,14 +51,20 @@ def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, posit
             raise TypeError(f"{op}: {argument} has dtype {value.dtype}, expected {like.dtype} like the other tensors")
         if value.device != like.device:
             raise RuntimeError(f"{op}: {argument} is on {value.device}, expected {like.device} like the other tensors")
+        refuse_forward_mode(value, op, argument)
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number or a tensor")
-    if not math.isfinite(value) or (positive and value <= 0):
-        raise ValueError(f"{op}: {argument} is {value}, expected a {'positive ' if positive else ''}finite number")
-    # full() is a fill on the device; a tensor made from a number would be a copy from the host. Beside 16-bit tensors a
-    # number keeps float32's digits.
+    # Beside 16-bit tensors a number keeps float32's digits.
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    limits = torch.finfo(dtype)
+    if not abs(value) <= limits.max or (positive and not value >= limits.tiny):
+        expected = "a positive finite number" if positive else "a finite number"
+        if math.inf > value > 0:
+            name = str(dtype).removeprefix("torch.")
+            expected += f" from {limits.tiny:.2g} to {limits.max:.2g}, as {name} has" if positive else f" in {name}"
+        raise ValueError(f"{op}: {argument} is {value}, expected {expected}")
+    # full() is a fill on the device; a tensor made from a number would be a copy from the host.
     return torch.full((), value, dtype=dtype, device=like.device)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvae_ext.ops._autograd import register_autograd
+
 
 def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
     """The gradient of an argument that may have served the whole call with one element."""
@@ -41,7 +43,7 @@ def register(name: str, arguments: int, second_order: bool) -> None:
             _sum_to(grads[index], argument) if needed >> index & 1 else None for index, argument in enumerate(saved)
         )
 
-    torch.library.register_autograd(f"dvae_ext::{name}", backward, setup_context=setup_context)
+    register_autograd(name, backward, setup_context)
 
     if second_order:
         second_op = getattr(namespace, f"{name}_backward_backward").default
@@ -65,6 +67,4 @@ def register(name: str, arguments: int, second_order: bool) -> None:
         results = second_op(*cotangents, grad, *saved)
         return (results[0], *(_sum_to(r, argument) for r, argument in zip(results[1:], saved, strict=True)), None)
 
-    torch.library.register_autograd(
-        f"dvae_ext::{name}_backward", backward_of_backward, setup_context=setup_backward_context
-    )
+    register_autograd(f"{name}_backward", backward_of_backward, setup_backward_context)

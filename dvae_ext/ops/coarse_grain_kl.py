@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._second_order import refuse_second_order
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 from dvae_ext.ops.coarse_grain_sample import check_grid
 
 
@@ -34,7 +34,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return *grads, None
 
 
-torch.library.register_autograd("dvae_ext::coarse_grain_kl", _backward, setup_context=_setup_context)
+register_autograd("coarse_grain_kl", _backward, _setup_context)
 refuse_second_order("coarse_grain_kl")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._second_order import refuse_second_order
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 
 
 @torch.library.register_fake("dvae_ext::coarse_grain_sample")
@@ -34,7 +34,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_coefficients, None, None, None, None
 
 
-torch.library.register_autograd("dvae_ext::coarse_grain_sample", _backward, setup_context=_setup_context)
+register_autograd("coarse_grain_sample", _backward, _setup_context)
 refuse_second_order("coarse_grain_sample")
 
 

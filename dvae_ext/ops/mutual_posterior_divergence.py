@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
-from dvae_ext.ops._second_order import refuse_second_order
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -52,7 +52,7 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.dvae_ext.mutual_posterior_divergence_backward.default(*grads[:3], *ctx.saved_tensors)
 
 
-torch.library.register_autograd("dvae_ext::mutual_posterior_divergence", _backward, setup_context=_setup_context)
+register_autograd("mutual_posterior_divergence", _backward, _setup_context)
 refuse_second_order("mutual_posterior_divergence")
 
 

@@ -24,12 +24,14 @@ def overlap_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) 
         beta: inverse temperature > 0, a number or a tensor.
 
     Returns:
-        ζ in [0, 1] of the broadcast shape. Where an argument is NaN, ``rho`` outside [0, 1] or ``beta`` ≤ 0 it is NaN.
-        float32, float64, bfloat16 and float16 (the last two compute in float32). Differentiable twice in all arguments.
+        ζ in [0, 1] of the broadcast shape, 0 at ``rho`` = 0 and 1 at ``rho`` = 1 whatever the logits are. Where an
+        argument is NaN, ``rho`` outside [0, 1] or ``beta`` ≤ 0 it is NaN. The slope in ``rho`` is 1/density, held
+        finite where that is beyond the dtype. float32, float64, bfloat16 and float16 (the last two compute in float32).
+        Differentiable twice in all arguments.
 
     Raises:
         TypeError: an argument is no tensor of these dtypes, or dtypes differ.
-        ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite.
+        ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite in the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.
 
     Example:
@@ -49,7 +51,7 @@ def overlap_exponential_log_prob(zeta: Tensor, logits: Tensor, beta: float | Ten
 
     Args:
         zeta: points; outside [0, 1] the density is zero and the result -infinity.
-        logits: logit q of the binary variable.
+        logits: logit q of the binary variable; ±infinity leaves one component.
         beta: inverse temperature > 0, a number or a tensor.
 
     Returns:

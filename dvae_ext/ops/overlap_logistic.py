@@ -38,9 +38,10 @@ def overlap_logistic_icdf(
     Args:
         rho: uniform numbers in [0, 1], any shape that broadcasts. The ends would map to ±infinity: values are held
             2⁻²⁴ (float64: 2⁻⁵³) away from them.
-        logits: logit q of the binary variable.
+        logits: logit q of the binary variable; ±infinity leaves one component.
         mu0, mu1: the places that stand for 0 and 1, ``mu1 > mu0``, numbers or tensors.
-        scale: width of both components > 0, a number or a tensor.
+        scale: width of both components > 0, a number or a tensor, as small as the dtype has: ζ tends to ``mu0`` or
+            ``mu1``, and to half-way between them where ``rho`` is exactly 1-q.
 
     Returns:
         ζ of the broadcast shape. Where an argument is NaN, ``rho`` outside [0, 1], ``scale`` ≤ 0 or ``mu1`` ≤ ``mu0``
@@ -48,7 +49,8 @@ def overlap_logistic_icdf(
 
     Raises:
         TypeError: an argument is no tensor of these dtypes, or dtypes differ.
-        ValueError: shapes do not broadcast; ``scale`` is a number that is not positive and finite; ``mu1`` ≤ ``mu0``.
+        ValueError: shapes do not broadcast; ``mu1`` ≤ ``mu0``; ``scale`` is a number that is not positive and finite in
+            the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.
 
     Example:
@@ -68,7 +70,7 @@ def overlap_logistic_log_prob(
     """Log-density of the mixture of :func:`overlap_logistic_icdf`.
 
     Args:
-        zeta: points of the real line, any shape that broadcasts.
+        zeta: points of the real line, any shape that broadcasts; at ±infinity the result is -infinity.
         logits, mu0, mu1, scale: as for :func:`overlap_logistic_icdf`.
 
     Returns:

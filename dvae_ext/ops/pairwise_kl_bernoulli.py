@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
-from dvae_ext.ops._second_order import refuse_second_order
 
 
 @torch.library.register_fake("dvae_ext::pairwise_kl_bernoulli")
@@ -30,7 +30,7 @@ def _backward(ctx: Any, grad: Tensor) -> Tensor:
     return torch.ops.dvae_ext.pairwise_kl_bernoulli_backward.default(grad.contiguous(), logits)
 
 
-torch.library.register_autograd("dvae_ext::pairwise_kl_bernoulli", _backward, setup_context=_setup_context)
+register_autograd("pairwise_kl_bernoulli", _backward, _setup_context)
 refuse_second_order("pairwise_kl_bernoulli")
 
 
@@ -40,12 +40,15 @@ def pairwise_kl_bernoulli(logits: Tensor) -> Tensor:
     Nothing of size ``batch · batch · dims`` exists, forward or backward, and no sum depends on the number of threads.
 
     Args:
-        logits: ``[batch, dims]``.
+        logits: ``[batch, dims]``; ±infinity is a certain variable. The KL from it to any other is minus the other's
+            log-probability of its value; the KL from any other to it is infinite.
 
     Returns:
         ``[batch, batch]``, entry (i, j) = KL(q_i ‖ q_j) ≥ 0, zero on the diagonal. float32, float64, and bfloat16 or
         float16 with float32 inside. Keeps its relative accuracy for saturated logits and for logits that almost agree.
-        A NaN makes NaN of its row and column. Differentiable once; a second time is an error.
+        A NaN makes NaN of its row and column. Differentiable once; a second time is an error. A
+        certain variable stays certain: the gradient of KL(q_i ‖ q_j) in its own logit as q_i is 0. That of an infinite
+        KL in a finite logit is infinite, and 0 where the incoming gradient is 0.
 
     Raises:
         TypeError: ``logits`` is no tensor of these dtypes.

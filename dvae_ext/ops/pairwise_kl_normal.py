@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
-from dvae_ext.ops._second_order import refuse_second_order
 
 
 @torch.library.register_fake("dvae_ext::pairwise_kl_normal")
@@ -30,7 +30,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.dvae_ext.pairwise_kl_normal_backward.default(grad.contiguous(), mean, logvar)
 
 
-torch.library.register_autograd("dvae_ext::pairwise_kl_normal", _backward, setup_context=_setup_context)
+register_autograd("pairwise_kl_normal", _backward, _setup_context)
 refuse_second_order("pairwise_kl_normal")
 
 

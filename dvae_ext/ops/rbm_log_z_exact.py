@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._autograd import register_autograd
 
 _OP = torch.ops.dvae_ext.rbm_log_z_exact.default
 _BACKWARD = torch.ops.dvae_ext.rbm_log_z_exact_backward.default
@@ -74,5 +75,5 @@ def _no_second_order(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("rbm_log_z_exact: the gradient of its gradient is not supported")
 
 
-torch.library.register_autograd("dvae_ext::rbm_log_z_exact", _backward, setup_context=_setup_context)
+register_autograd("rbm_log_z_exact", _backward, _setup_context)
 torch.library.register_autograd("dvae_ext::rbm_log_z_exact_backward", _no_second_order)

@@ -16,7 +16,8 @@ def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) ->
 
     Args:
         rho: uniform numbers in [0, 1], any shape that broadcasts; ζ = 0 for ``rho`` ≤ 1 - q.
-        logits: logit q of the binary variable.
+        logits: logit q of the binary variable. At -infinity ζ = 0 for every ``rho``; ``rho`` = 1 has no limit there, as
+            it gives 1 for every finite logit.
         beta: inverse temperature > 0, a number or a tensor.
 
     Returns:
@@ -26,7 +27,7 @@ def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) ->
 
     Raises:
         TypeError: an argument is no tensor of these dtypes, or dtypes differ.
-        ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite.
+        ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite in the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.
 
     Example:

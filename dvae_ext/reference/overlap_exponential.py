@@ -32,12 +32,10 @@ def overlap_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) 
 def overlap_exponential_log_prob(zeta: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
     """See :func:`dvae_ext.ops.overlap_exponential_log_prob`."""
     beta = torch.as_tensor(beta, dtype=zeta.dtype, device=zeta.device)
-    log_prob = (
-        torch.log(beta)
-        - torch.log(-torch.expm1(-beta))
-        - F.softplus(logits)
-        - beta * zeta
-        + F.softplus(logits + beta * (2 * zeta - 1))
-    )
+    log_ratio = beta * (2 * zeta - 1)
+    certain = torch.isinf(logits)
+    logits = torch.where(certain, logits.sign(), logits)  # any finite value: where() below takes the limit
+    posterior = torch.where(certain, (logits > 0) * log_ratio, F.softplus(logits + log_ratio) - F.softplus(logits))
+    log_prob = torch.log(beta) - torch.log(-torch.expm1(-beta)) - beta * zeta + posterior
     outside = (zeta < 0) | (zeta > 1)
     return torch.where(outside, torch.full_like(log_prob, -math.inf), log_prob)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,10 +12,10 @@ from torch import Tensor
 def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
     """See :func:`dvae_ext.ops.spike_exponential_icdf`."""
     beta = torch.as_tensor(beta, dtype=rho.dtype, device=rho.device)
-    # log1p(-1) would put a NaN into the gradient of elements with rho = 1, where t = 1 whatever the logits are.
+    # log1p(-1) would put a NaN into the gradient of elements with rho = 1, where t = 1 whatever the finite logits are.
     certain = rho >= 1
     t = -torch.expm1(torch.log1p(-torch.where(certain, torch.zeros_like(rho), rho)) + F.softplus(-logits))
-    t = torch.where(certain, torch.ones_like(t), t)
+    t = torch.where(certain, (logits > -math.inf).to(t.dtype), t)
     above = t.clamp(min=0)
     weight = above + (1 - above) * torch.exp(-beta)
     zeta = 1 + torch.log(weight) / beta

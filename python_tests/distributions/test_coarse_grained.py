@@ -101,3 +101,57 @@ def test_bad_arguments() -> None:
         CoarseGrained(torch.tensor(1.0))
     with pytest.raises(ValueError, match="within the support"):
         CoarseGrained(torch.zeros(3), validate_args=True).log_prob(torch.tensor(2.0))
+
+
+@pytest.mark.parametrize("num_points", [4, 7, 101])
+def test_one_density_gives_everything(num_points: int) -> None:
+    """The density integrates to one, the distribution function is its integral, the moments are its moments."""
+    coefficients = torch.tensor([[1.0, 2.0], [-6.0, 3.0]], dtype=torch.float64)
+    distribution = CoarseGrained(coefficients, num_points=num_points)
+    cells = num_points - 1
+    z = torch.linspace(-1, 1, cells * 2000 + 1, dtype=torch.float64)[:, None]
+    density = distribution.log_prob(z).exp()
+    total = torch.cumulative_trapezoid(density, z, dim=0)
+    torch.testing.assert_close(total[-1], torch.ones(2, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(distribution.cdf(z[1:]), total, rtol=0, atol=1e-12)
+    mean = torch.trapezoid(density * z, z, dim=0)
+    torch.testing.assert_close(distribution.mean, mean, rtol=0, atol=1e-7)
+    variance = torch.trapezoid(density * (z - mean) ** 2, z, dim=0)
+    torch.testing.assert_close(distribution.variance, variance, rtol=0, atol=1e-7)
+
+
+def test_log_prob_holds_for_steep_polynomials_and_outside() -> None:
+    coefficients = torch.tensor([5000.0, 0.0], requires_grad=True)
+    distribution = CoarseGrained(coefficients, num_points=5, validate_args=False)
+    z = torch.tensor([-1.0, -0.75, 0.25, 1.0, 1.5, math.nan])
+    log_prob = distribution.log_prob(z)
+    height = math.log(4)  # the last hat has all of the mass
+    expected = [-10000 + height, -7500 + height - math.log(2), -2500 + height - math.log(2), height, -math.inf]
+    torch.testing.assert_close(log_prob[:5], torch.tensor(expected), rtol=0, atol=1e-3)
+    assert log_prob[5].isnan()
+    assert distribution.cdf(z).isnan().tolist() == [False] * 5 + [True]
+    (slope,) = torch.autograd.grad(log_prob[:4].sum(), coefficients)
+    torch.testing.assert_close(slope, torch.tensor([-1 - 0.5 + 0.5 + 1 - 4, 1 + 0.25 + 0.25 + 1 - 4]))
+
+
+def test_empty_batches_and_samples() -> None:
+    for batch in ((0,), (3, 0), (0, 2)):
+        coefficients = torch.zeros(*batch, 2, requires_grad=True)
+        distribution = CoarseGrained(coefficients)
+        z = distribution.rsample((4,))
+        assert z.shape == (4, *batch)
+        z.sum().backward()
+        assert coefficients.grad is not None
+        assert coefficients.grad.shape == (*batch, 2)
+        assert distribution.mean.shape == distribution.log_prob(torch.zeros(batch)).shape == batch
+        assert kl_divergence(distribution, CoarseGrained(torch.zeros(*batch, 2))).shape == batch
+    assert CoarseGrained(torch.zeros(3, 2)).rsample((0,)).shape == (0, 3)
+    assert CoarseGrained(torch.zeros(2)).rsample((2, 0)).shape == (2, 0)
+
+
+def test_values_of_another_dtype_are_promoted() -> None:
+    distribution = CoarseGrained(torch.tensor([[1.0, -2.0], [0.0, 1.0]]))
+    value = torch.tensor([0.3, 0.4], dtype=torch.float64)
+    for method in (distribution.log_prob, distribution.cdf, distribution.icdf):
+        assert method(value).dtype == torch.float64
+        torch.testing.assert_close(method(value).float(), method(value.float()), rtol=1e-5, atol=1e-6)

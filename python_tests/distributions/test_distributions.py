@@ -230,3 +230,87 @@ def test_probabilities_of_zero_and_one_are_finite() -> None:
     for distribution in (OverlapExponential, OverlapLogistic, SpikeExponential):
         zeta = distribution(probs=torch.tensor([0.0, 1.0])).rsample((1000,))
         assert bool(torch.isfinite(zeta).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sharpness", [1e-30, 0.1, 5.0, 87.0, 89.0, 200.0, 1e30])
+def test_moments_have_finite_gradients(kind: str, sharpness: float) -> None:
+    """At every sharpness, and equal to those of float64."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        parameter = torch.tensor(sharpness, dtype=dtype, requires_grad=True)
+        distribution = KINDS[kind](torch.tensor([-0.5, 2.0], dtype=dtype), parameter)
+        for moment in (distribution.mean, distribution.variance):
+            if moment.requires_grad and not (kind == "overlap_logistic" and sharpness < 1):
+                (slope,) = torch.autograd.grad(moment.sum(), parameter)
+                assert slope.isfinite()
+                results.append((moment.detach(), slope))
+    half = len(results) // 2
+    for (moment, slope), (wide_moment, wide_slope) in zip(results[:half], results[half:], strict=True):
+        torch.testing.assert_close(moment.double(), wide_moment, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(slope.double(), wide_slope, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dtypes_are_promoted_as_in_arithmetic(kind: str) -> None:
+    double, half = torch.float64, torch.bfloat16
+    build_one = KINDS[kind]
+    cases = [
+        (torch.zeros(3), torch.full((3,), 6.0, dtype=double), double),
+        (torch.zeros(3), torch.tensor(6.0, dtype=double), torch.float32),
+        (torch.zeros(3, dtype=half), torch.full((3,), 6.0), torch.float32),
+        (torch.zeros(3), torch.tensor([6, 6, 6]), torch.float32),
+        (0.0, torch.tensor(6), torch.float32),
+        (0.0, torch.full((3,), 6.0, dtype=double), double),
+    ]
+    for logits, sharpness, dtype in cases:
+        distribution = build_one(logits, sharpness)
+        assert distribution.logits.dtype == distribution.mean.dtype == distribution.variance.dtype == dtype
+        zeta = distribution.rsample((2,))
+        assert zeta.dtype == distribution.log_prob(zeta).dtype == distribution.cdf(zeta).dtype == dtype
+    narrow = build_one(torch.zeros(3), 6.0)
+    value = torch.full((3,), 0.25, dtype=double)
+    wide = build_one(torch.zeros(3, dtype=double), 6.0)
+    for name in ("log_prob", "cdf", "icdf"):
+        for distribution, argument in ((narrow, value), (wide, value.float())):
+            result = getattr(distribution, name)(argument)
+            assert result.dtype == double
+            torch.testing.assert_close(result, getattr(wide, name)(value), rtol=1e-6, atol=1e-6)
+        assert getattr(narrow, name)(value[0]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_and_values_outside_without_validation(kind: str) -> None:
+    logits = torch.tensor([0.0, -1.0])
+    checked = KINDS[kind](logits, 6.0)
+    checked._validate_args = True  # whatever the default is
+    with pytest.raises(ValueError, match=r"value: expected a tensor|must be a Tensor"):
+        checked.icdf(0.25)
+    with pytest.raises(ValueError, match="must be a Tensor"):
+        checked.log_prob(0.25)
+    free = KINDS[kind](logits, 6.0)
+    free._validate_args = False
+    for name in ("log_prob", "cdf", "icdf"):
+        expected = getattr(checked, name)(torch.tensor(0.25))
+        torch.testing.assert_close(getattr(free, name)(0.25), expected)
+    assert free.icdf(torch.tensor(1.5)).isnan().all()
+    if kind != "overlap_logistic":
+        for outside, below in ((-0.5, 0.0), (1.5, 1.0)):
+            assert free.log_prob(torch.tensor(outside)).tolist() == [-math.inf] * 2
+            torch.testing.assert_close(free.cdf(torch.tensor(outside)), torch.full((2,), below))
+    assert free.log_prob(torch.tensor(math.nan)).isnan().all()
+    assert free.cdf(torch.tensor(math.nan)).isnan().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_infinite_logits_are_those_of_a_certain_variable(kind: str) -> None:
+    certain, saturated = (torch.tensor([-x, x], dtype=torch.float64, requires_grad=True) for x in (math.inf, 700.0))
+    for name in ("log_prob", "cdf", "icdf"):
+        value = torch.tensor([[0.2], [0.7]], dtype=torch.float64)
+        results = [getattr(KINDS[kind](logits, 6.0), name)(value) for logits in (certain, saturated)]
+        if not (kind == "spike_exponential" and name == "log_prob"):
+            torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+            slopes = [torch.autograd.grad(r.sum(), x)[0] for r, x in zip(results, (certain, saturated), strict=True)]
+            torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+    density = KINDS[kind](certain, 6.0).log_prob(torch.tensor(0.5, dtype=torch.float64))
+    assert not density.isnan().any()

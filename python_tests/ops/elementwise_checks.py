@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def check_everything_common(case: Case, device: torch.device) -> None:
     nan_stays_nan(case, device)
     passes_opcheck(case, device)
     compiles_without_a_break(case, device)
+    forward_mode_is_refused(case, device)
+    numbers_outside_the_dtype_are_refused(case, device)
     bad_input_is_named(case, device)
 
 
@@ -136,6 +139,35 @@ def compiles_without_a_break(case: Case, device: torch.device) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     (grad,) = torch.autograd.grad(compiled(first, logits), logits)
     torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-6)
+
+
+def forward_mode_is_refused(case: Case, device: torch.device) -> None:
+    first, logits = case.inputs((4,), torch.float32, device)
+    sentence = f"{case.op.__name__}: {{}} carries a forward-mode tangent"
+    tangent = torch.ones_like(logits)
+    with pytest.raises(NotImplementedError, match=sentence.format("logits")):
+        torch.func.jvp(lambda x: case.op(first, x, *case.parameters), (logits,), (tangent,))
+    with pytest.raises(NotImplementedError, match=sentence.format(case.names[0])):
+        torch.func.jacfwd(lambda x: case.op(x, logits, *case.parameters))(first)
+    last = torch.tensor(case.parameters[-1], device=device)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(last, torch.ones_like(last))
+        with pytest.raises(NotImplementedError, match="carries a forward-mode tangent"):
+            case.op(first, logits, *case.parameters[:-1], dual)
+        # Forward over reverse: the tangent is that of the gradient.
+        leaf = logits.clone().requires_grad_()
+        result = case.op(first, leaf, *case.parameters)
+        with pytest.raises(NotImplementedError, match=sentence.format("the gradient")):
+            torch.autograd.grad(result, leaf, forward_ad.make_dual(tangent, tangent))
+        torch.testing.assert_close(result.detach(), case.op(first, logits, *case.parameters))
+
+
+def numbers_outside_the_dtype_are_refused(case: Case, device: torch.device) -> None:
+    first, logits = case.inputs((4,), torch.float32, device)
+    for number in (1e39, 1e-46, 10**400):
+        with pytest.raises(ValueError, match=r"expected a positive finite number from 1.2e-38 to 3.4e\+38, as float32"):
+            case.op(first, logits, *case.parameters[:-1], number)
+    assert case.op(first.double(), logits.double(), *case.parameters[:-1], 1e39).shape == (4,)
 
 
 def bad_input_is_named(case: Case, device: torch.device) -> None:

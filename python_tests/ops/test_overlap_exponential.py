@@ -167,3 +167,46 @@ def test_an_empty_batch_of_rows_has_empty_gradients():
     assert logits.grad.shape == (0, 3)
     assert beta.grad == 0
     ops.overlap_exponential_icdf(torch.rand(0, 3), logits, 8.0).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("beta", [8.0, 120.0, 800.0])
+def test_ends_map_to_ends_however_small_their_density(device, dtype, beta):
+    logits = torch.tensor([-math.inf, -800, -200, -103, -100, 0, 100, 200, 800, math.inf], dtype=dtype, device=device)
+    for end in (0.0, 1.0):
+        rho = torch.full_like(logits, end).requires_grad_()
+        leaf = logits.clone().requires_grad_()
+        zeta = ops.overlap_exponential_icdf(rho, leaf, beta)
+        torch.testing.assert_close(zeta.detach(), torch.full_like(logits, end), rtol=0, atol=3e-7)
+        assert not torch.signbit(zeta).any()
+        for slope in torch.autograd.grad(zeta.sum(), (rho, leaf)):
+            assert slope.isfinite().all()
+
+
+def test_log_prob_of_a_certain_variable_is_the_component_s(device):
+    """log r(zeta | 0) = ln beta - ln(1 - e^-beta) - beta zeta; the other one is its mirror image."""
+    beta = 8.0
+    zeta = torch.tensor([0.0, 0.3, 0.5, 0.7, 1.0], dtype=torch.float64, device=device)
+    zero = math.log(beta) - math.log(-math.expm1(-beta)) - beta * zeta
+    for infinity, expected in ((-math.inf, zero), (math.inf, zero.flip(0))):
+        for dtype, tolerance in ((torch.float32, 2e-6), (torch.float64, 1e-14)):
+            logits = torch.full((5,), infinity, dtype=dtype, device=device)
+            result = ops.overlap_exponential_log_prob(zeta.to(dtype), logits, beta)
+            torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+        reference_value = reference.overlap_exponential_log_prob(zeta, logits, beta)
+        torch.testing.assert_close(reference_value, expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", [ICDF, LOG_PROB], ids=["icdf", "log_prob"])
+def test_derivatives_at_infinite_logits_are_those_of_saturated_ones(device, case):
+    def derivatives(size):
+        first = torch.tensor([0.3, 0.3, 0.7, 0.7], dtype=torch.float64, device=device, requires_grad=True)
+        logits = torch.tensor([size, -size, size, -size], dtype=torch.float64, device=device, requires_grad=True)
+        beta = torch.tensor(8.0, dtype=torch.float64, device=device, requires_grad=True)
+        arguments = (first, logits, beta)
+        slopes = torch.autograd.grad(case.op(*arguments).sum(), arguments, create_graph=True)
+        curvatures = torch.autograd.grad(sum((i + 1) * s.sum() for i, s in enumerate(slopes)), arguments)
+        return [*slopes, *curvatures]
+
+    for certain, saturated in zip(derivatives(math.inf), derivatives(90.0), strict=True):
+        torch.testing.assert_close(certain, saturated, rtol=1e-12, atol=1e-12)

@@ -94,3 +94,58 @@ def test_bad_parameters_are_named():
     with pytest.raises(ValueError, match=r"mu0 is nan, expected a finite number|mu1 is 1.0, expected more"):
         ops.overlap_logistic_icdf(rho, logits, math.nan, 1.0, 0.1)
     assert ops.overlap_logistic_icdf(rho, logits, torch.ones(3), torch.zeros(3), 0.1).isnan().all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-20, 1e-37])
+def test_tiny_scales_keep_their_digits(device, scale):
+    """Where one component holds all the mass, zeta - mu is scale times the logit of a uniform; slopes by the CDF."""
+    rho = torch.tensor([0.1, 0.3, 0.6, 0.9], device=device, requires_grad=True)
+    logits = torch.zeros(4, device=device, requires_grad=True)
+    parameters = [torch.tensor(v, device=device, requires_grad=True) for v in (0.0, 1.0, scale)]
+    zeta = ops.overlap_logistic_icdf(rho, logits, *parameters)
+    uniform = torch.tensor([0.2, 0.6, 0.2, 0.8], device=device)  # within the component: rho = (z + uniform) / 2
+    offset = uniform.logit()
+    torch.testing.assert_close(zeta[:2] / scale, offset[:2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(zeta[2:], 1 + scale * offset[2:], rtol=1e-6, atol=0)
+    by_rho, by_logits, by_mu0, by_mu1, by_scale = torch.autograd.grad(zeta.sum(), (rho, logits, *parameters))
+    density = uniform * (1 - uniform) / 2
+    torch.testing.assert_close(by_rho / scale, 1 / density, rtol=1e-4, atol=0)
+    # The CDF's derivative by the logit is q p (R1 - R0).
+    torch.testing.assert_close(
+        by_logits / scale, 0.25 * torch.cat([uniform[:2], 1 - uniform[2:]]) / density, rtol=1e-4, atol=0
+    )
+    assert (by_mu0.item(), by_mu1.item()) == (2, 2)
+    assert by_scale.item() == pytest.approx(offset.sum().item(), rel=1e-5)
+
+
+def test_a_denormal_scale_and_infinite_points_have_limits(device):
+    scale = torch.tensor(1e-39, device=device)
+    zeta = torch.tensor([0.0, 0.4, 0.6, 1.0], device=device, requires_grad=True)
+    logits = torch.zeros(4, device=device, requires_grad=True)
+    result = ops.overlap_logistic_log_prob(zeta, logits, 0.0, 1.0, scale)
+    peak = math.log(0.125) - math.log(scale.item())
+    assert result.tolist() == pytest.approx([peak, -math.inf, -math.inf, peak], rel=1e-6)
+    assert torch.autograd.grad(result.sum(), logits)[0].tolist() == [-0.5, -0.5, 0.5, 0.5]
+    rho = torch.tensor([0.2, 0.5, 0.8], device=device)
+    torch.testing.assert_close(
+        ops.overlap_logistic_icdf(rho, logits[:3].detach(), 0.0, 1.0, scale), torch.tensor([0, 0.5, 1], device=device)
+    )
+    infinite = torch.tensor([-math.inf, math.inf], device=device, requires_grad=True)
+    result = ops.overlap_logistic_log_prob(infinite, torch.zeros(2, device=device), *PARAMETERS)
+    assert result.tolist() == [-math.inf, -math.inf]
+    torch.testing.assert_close(
+        torch.autograd.grad(result.sum(), infinite)[0], torch.tensor([10.0, -10.0], device=device)
+    )
+
+
+@pytest.mark.parametrize("case", [ICDF, LOG_PROB], ids=["icdf", "log_prob"])
+def test_infinite_logits_have_the_derivatives_of_saturated_ones(device, case):
+    def values(size):
+        first = torch.tensor([0.3, 0.3, 0.7, 0.7], device=device, requires_grad=True)
+        logits = torch.tensor([size, -size, size, -size], device=device, requires_grad=True)
+        parameters = [torch.tensor(v, device=device, requires_grad=True) for v in PARAMETERS]
+        result = case.op(first, logits, *parameters)
+        return [result, *torch.autograd.grad(result.sum(), (first, logits, *parameters))]
+
+    for certain, saturated in zip(values(math.inf), values(90.0), strict=True):
+        torch.testing.assert_close(certain, saturated)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -108,3 +110,50 @@ def test_second_order_is_an_error() -> None:
     (gradient,) = torch.autograd.grad(ops.pairwise_kl_bernoulli(logits).sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="pairwise_kl_bernoulli has no second-order gradient"):
         gradient.sum().backward()
+
+
+def test_certain_variables(device: torch.device) -> None:
+    """KL(0 || q) = -log(1 - q), KL(p || 0) = infinity unless p = 0; the gradient of the finite entries stays finite."""
+    inf = math.inf
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor([[-inf], [-2.0], [200.0], [inf], [-inf], [inf]], dtype=dtype, device=device)
+        s = math.log1p(math.exp(-2))
+        expected = [
+            [0, s, 200, inf, 0, inf],
+            [inf, 0, None, inf, inf, inf],
+            [inf, 2 + s, 0, inf, inf, inf],
+            [inf, 2 + s, 0, 0, inf, 0],
+            [0, s, 200, inf, 0, inf],
+            [inf, 2 + s, 0, 0, inf, 0],
+        ]
+        leaf = logits.clone().requires_grad_()
+        kl = ops.pairwise_kl_bernoulli(leaf)
+        for row, expected_row in zip(kl.tolist(), expected, strict=True):
+            for value, wanted in zip(row, expected_row, strict=True):
+                if wanted is not None:
+                    assert value == pytest.approx(wanted, rel=1e-6, abs=1e-30)
+        torch.testing.assert_close(
+            kl.detach().double(), reference.pairwise_kl_bernoulli(logits.double()), rtol=1e-6, atol=1e-30
+        )
+        (gradient,) = torch.autograd.grad(kl[kl.isfinite()].sum(), leaf)
+        q = 1 / (1 + math.exp(2))
+        # The logit -2 is met from 0 (twice), from 200 and from 1 (twice), and looks at 200.
+        wanted = 2 * q + 3 * (q - 1) + q * (1 - q) * (-2 - 200)
+        assert gradient[1].item() == pytest.approx(wanted, rel=1e-6)
+        assert gradient.isfinite().all()
+        assert gradient[0] == 0 == gradient[3]
+
+
+def test_a_certain_variable_beside_a_nan(device: torch.device) -> None:
+    logits = torch.tensor([[math.nan], [math.inf], [1.0]], device=device)
+    assert ops.pairwise_kl_bernoulli(logits).isnan().tolist() == [
+        [True] * 3,
+        [True, False, False],
+        [True, False, False],
+    ]
+
+
+def test_forward_mode_is_an_error() -> None:
+    logits = logits_of(4, 3)
+    with pytest.raises(NotImplementedError, match="pairwise_kl_bernoulli: logits carries a forward-mode tangent"):
+        torch.func.jvp(ops.pairwise_kl_bernoulli, (logits,), (logits,))

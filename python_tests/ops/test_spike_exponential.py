@@ -64,3 +64,15 @@ def test_second_order_is_an_error(device):
     (slope,) = torch.autograd.grad(ops.spike_exponential_icdf(rho, logits, 5.0).sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="has no second-order gradient"):
         slope.sum().backward()
+
+
+def test_a_certain_zero_is_all_spike(device):
+    """For every finite logit rho = 1 maps to 1; at minus infinity the inverse CDF of the spike alone is 0."""
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor([-math.inf, -math.inf, -800.0, math.inf], dtype=dtype, device=device, requires_grad=True)
+        rho = torch.tensor([1.0, 0.5, 1.0, 1.0], dtype=dtype, device=device)
+        zeta = ops.spike_exponential_icdf(rho, logits, 5.0)
+        assert zeta.tolist() == [0, 0, 1, 1]
+        assert reference.spike_exponential_icdf(rho, logits, 5.0).tolist() == [0, 0, 1, 1]
+        (slope,) = torch.autograd.grad(zeta.sum(), logits)
+        assert slope.tolist() == [0, 0, 0, 0]
