@@ -37,29 +37,28 @@ void check_shape(const Tensor& tensor, std::initializer_list<int64_t> expected, 
   const torch::headeronly::IntHeaderOnlyArrayRef want(expected.begin(), expected.size());
   bool equal = tensor.sizes().size() == want.size();
   for (size_t i = 0; equal && i < want.size(); ++i) equal = tensor.sizes()[i] == want[i];
-  STD_TORCH_CHECK(equal, op, ": ", argument, " has shape ", shape_text(tensor.sizes()), ", expected ",
-                  shape_text(want));
+  DVAE_EXT_CHECK(equal, op, ": ", argument, " has shape ", shape_text(tensor.sizes()), ", expected ", shape_text(want));
 }
 
 void check_same_dtype(const Tensor& tensor, const Tensor& like, const char* op, const char* argument) {
-  STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": ", argument, " has dtype ",
-                  torch::headeronly::toString(tensor.scalar_type()), ", expected ",
-                  torch::headeronly::toString(like.scalar_type()), " like the first argument");
+  DVAE_EXT_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": ", argument, " has dtype ",
+                 torch::headeronly::toString(tensor.scalar_type()), ", expected ",
+                 torch::headeronly::toString(like.scalar_type()), " like the first argument");
 }
 
 void check_same_device(const Tensor& tensor, const Tensor& like, const char* op, const char* argument) {
-  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(), op, ": ",
-                  argument, " is on ", device_text(tensor), ", expected ", device_text(like),
-                  " like the first argument");
+  DVAE_EXT_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(), op, ": ",
+                 argument, " is on ", device_text(tensor), ", expected ", device_text(like),
+                 " like the first argument");
 }
 
 void check_contiguous(const Tensor& tensor, const char* op, const char* argument) {
-  STD_TORCH_CHECK(tensor.is_contiguous(), op, ": ", argument, " is not contiguous, expected a contiguous tensor");
+  DVAE_EXT_CHECK(tensor.is_contiguous(), op, ": ", argument, " is not contiguous, expected a contiguous tensor");
 }
 
 void check_key(const Tensor& key, const Tensor& like, const char* op) {
-  STD_TORCH_CHECK(key.scalar_type() == ScalarType::Long, op, ": key has dtype ",
-                  torch::headeronly::toString(key.scalar_type()), ", expected int64 from dvae_ext.rng.key");
+  DVAE_EXT_CHECK(key.scalar_type() == ScalarType::Long, op, ": key has dtype ",
+                 torch::headeronly::toString(key.scalar_type()), ", expected int64 from dvae_ext.rng.key");
   check_shape(key, {2}, op, "key");
   check_same_device(key, like, op, "key");
   check_contiguous(key, op, "key");
@@ -76,15 +75,15 @@ kernels::DType dtype_of(const Tensor& tensor, const char* op, const char* argume
     case ScalarType::Half:
       return kernels::DType::kFloat16;
     default:
-      STD_TORCH_CHECK(false, op, ": ", argument, " has dtype ", torch::headeronly::toString(tensor.scalar_type()),
-                      ", expected float32, float64, bfloat16 or float16");
+      DVAE_EXT_CHECK(false, op, ": ", argument, " has dtype ", torch::headeronly::toString(tensor.scalar_type()),
+                     ", expected float32, float64, bfloat16 or float16");
   }
 }
 
 kernels::DType float_dtype_of(const Tensor& tensor, const char* op, const char* argument) {
   const ScalarType dtype = tensor.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op, ": ", argument, " has dtype ",
-                  torch::headeronly::toString(dtype), ", expected float32 or float64");
+  DVAE_EXT_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op, ": ", argument, " has dtype ",
+                 torch::headeronly::toString(dtype), ", expected float32 or float64");
   return dtype == ScalarType::Float ? kernels::DType::kFloat32 : kernels::DType::kFloat64;
 }
 
@@ -106,10 +105,10 @@ kernels::Parallel torch_threads() {
 
 void check_launch(int code, const char* op) {
 #if defined(DVAE_EXT_BACKEND_CUDA)
-  STD_TORCH_CHECK(code == 0, op,
-                  ": the CUDA kernel did not start: ", cudaGetErrorString(static_cast<cudaError_t>(code)));
+  DVAE_EXT_CHECK(code == 0, op,
+                 ": the CUDA kernel did not start: ", cudaGetErrorString(static_cast<cudaError_t>(code)));
 #else
-  STD_TORCH_CHECK(code == 0, op, ": the interpreted CUDA kernel returned error ", code);
+  DVAE_EXT_CHECK(code == 0, op, ": the interpreted CUDA kernel returned error ", code);
 #endif
 }
 

@@ -12,6 +12,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 
@@ -44,11 +46,22 @@ Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype, const Tenso
 
 kernels::Parallel torch_threads();
 
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream sentence;
+  (sentence << ... << parts);
+  throw std::runtime_error(sentence.str());
+}
+
 // Throws the CUDA error's sentence where code is not 0.
 void check_launch(int code, const char* op);
 void* current_stream(const Tensor& tensor);
 
 }  // namespace dvae_ext::binding
+
+// The sentence alone: STD_TORCH_CHECK would put this function, file and line in front of what the user reads.
+#define DVAE_EXT_CHECK(condition, ...) \
+  if (!(condition)) ::dvae_ext::binding::fail(__VA_ARGS__)
 
 // Runs `op` with `params` where `tensor` lives.
 #if defined(DVAE_EXT_BACKEND_CUDA)

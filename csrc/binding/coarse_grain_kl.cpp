@@ -8,7 +8,7 @@ namespace {
 
 template <class Params>
 Params inputs(const char* op, const Tensor& q, const Tensor& p, int64_t num_points) {
-  STD_TORCH_CHECK(q.dim() == 3, op, ": q_coefficients is ", describe(q), ", expected the shape [batch, dims, order]");
+  DVAE_EXT_CHECK(q.dim() == 3, op, ": q_coefficients is ", describe(q), ", expected the shape [batch, dims, order]");
   check_shape(p, {q.size(1), q.size(2)}, op, "p_coefficients");
   check_same_dtype(p, q, op, "p_coefficients");
   check_same_device(p, q, op, "p_coefficients");
@@ -22,8 +22,8 @@ Params inputs(const char* op, const Tensor& q, const Tensor& p, int64_t num_poin
   params.num_points = num_points;
   params.q_coefficients = q.const_data_ptr();
   params.p_coefficients = p.const_data_ptr();
-  STD_TORCH_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
-                  " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
+  DVAE_EXT_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
+                 " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
   return params;
 }
 

@@ -9,8 +9,8 @@ namespace {
 template <class Params>
 Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, double temperature, int64_t num_points,
               int64_t num_samples) {
-  STD_TORCH_CHECK(coefficients.dim() == 3, op, ": coefficients is ", describe(coefficients),
-                  ", expected the shape [batch, dims, order]");
+  DVAE_EXT_CHECK(coefficients.dim() == 3, op, ": coefficients is ", describe(coefficients),
+                 ", expected the shape [batch, dims, order]");
   check_contiguous(coefficients, op, "coefficients");
   check_key(key, coefficients, op);
   Params params{};
@@ -24,13 +24,13 @@ Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, dou
   params.coefficients = coefficients.const_data_ptr();
   params.key = static_cast<const int64_t*>(key.const_data_ptr());
   constexpr int64_t words = int64_t{1} << 32;  // of a generator counter
-  STD_TORCH_CHECK(temperature > 0, op, ": temperature is ", temperature, ", expected a positive number");
-  STD_TORCH_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
-                  " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
-  STD_TORCH_CHECK(num_samples >= 0 && num_samples * params.batch < words, op, ": num_samples is ", num_samples,
-                  " for a batch of ", params.batch, ", expected fewer than 2^32 samples in all");
-  STD_TORCH_CHECK(params.dims * num_points < words, op, ": ", params.dims, " dimensions times ", num_points,
-                  " points, expected fewer than 2^32 in all");
+  DVAE_EXT_CHECK(temperature > 0, op, ": temperature is ", temperature, ", expected a positive number");
+  DVAE_EXT_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
+                 " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
+  DVAE_EXT_CHECK(num_samples >= 0 && num_samples * params.batch < words, op, ": num_samples is ", num_samples,
+                 " for a batch of ", params.batch, ", expected fewer than 2^32 samples in all");
+  DVAE_EXT_CHECK(params.dims * num_points < words, op, ": ", params.dims, " dimensions times ", num_points,
+                 " points, expected fewer than 2^32 in all");
   return params;
 }
 
@@ -47,7 +47,7 @@ Tensor coarse_grain_sample(const Tensor& coefficients, const Tensor& key, double
 Tensor coarse_grain_sample_backward(const Tensor& grad, const Tensor& coefficients, const Tensor& key,
                                     double temperature, int64_t num_points) {
   const char* op = "coarse_grain_sample_backward";
-  STD_TORCH_CHECK(grad.dim() == 3, op, ": grad is ", describe(grad), ", expected the shape [samples, batch, dims]");
+  DVAE_EXT_CHECK(grad.dim() == 3, op, ": grad is ", describe(grad), ", expected the shape [samples, batch, dims]");
   auto params =
       inputs<kernels::CoarseGrainSampleBackward>(op, coefficients, key, temperature, num_points, grad.size(0));
   check_shape(grad, {params.num_samples, params.batch, params.dims}, op, "grad");

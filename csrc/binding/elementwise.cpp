@@ -14,9 +14,9 @@ kernels::Elementwise elementwise_inputs(const char* op, std::initializer_list<Na
     if (!params.wide[k]) check_same_dtype(input.tensor, first, op, input.name);
     check_same_device(input.tensor, first, op, input.name);
     check_contiguous(input.tensor, op, input.name);
-    STD_TORCH_CHECK(input.tensor.numel() == params.size || input.tensor.numel() == 1, op, ": ", input.name, " is ",
-                    describe(input.tensor), ", expected one element or the shape of ", inputs.begin()->name, ", ",
-                    describe(first));
+    DVAE_EXT_CHECK(input.tensor.numel() == params.size || input.tensor.numel() == 1, op, ": ", input.name, " is ",
+                   describe(input.tensor), ", expected one element or the shape of ", inputs.begin()->name, ", ",
+                   describe(first));
     params.input[k] = input.tensor.const_data_ptr();
     params.uniform[k] = input.tensor.numel() == 1 && (params.size != 1 || params.wide[k]);
     ++k;

@@ -8,8 +8,8 @@ namespace {
 
 template <class Params>
 Params inputs(const char* op, const Tensor& mean, const Tensor& logvar) {
-  STD_TORCH_CHECK(mean.dim() == 2, op, ": mean is ", describe(mean), ", expected the shape [batch, dims]");
-  STD_TORCH_CHECK(mean.size(0) >= 2, op, ": mean has ", mean.size(0), " rows, expected at least 2: one has no pairs");
+  DVAE_EXT_CHECK(mean.dim() == 2, op, ": mean is ", describe(mean), ", expected the shape [batch, dims]");
+  DVAE_EXT_CHECK(mean.size(0) >= 2, op, ": mean has ", mean.size(0), " rows, expected at least 2: one has no pairs");
   check_shape(logvar, {mean.size(0), mean.size(1)}, op, "logvar");
   check_same_dtype(logvar, mean, op, "logvar");
   check_same_device(logvar, mean, op, "logvar");
@@ -65,12 +65,12 @@ std::tuple<Tensor, Tensor> mutual_posterior_divergence_backward(const Tensor& gr
   check_shape(kl, {params.batch, params.batch}, op, "kl");
   check_same_device(kl, mean, op, "kl");
   check_contiguous(kl, op, "kl");
-  STD_TORCH_CHECK(kl.scalar_type() == compute_type(mean), op, ": kl is ", describe(kl),
-                  ", expected what the forward pass returned");
+  DVAE_EXT_CHECK(kl.scalar_type() == compute_type(mean), op, ": kl is ", describe(kl),
+                 ", expected what the forward pass returned");
   check_shape(statistics, {kernels::kMpdStatistics}, op, "statistics");
   check_same_device(statistics, mean, op, "statistics");
-  STD_TORCH_CHECK(statistics.scalar_type() == ScalarType::Double, op, ": statistics is ", describe(statistics),
-                  ", expected what the forward pass returned");
+  DVAE_EXT_CHECK(statistics.scalar_type() == ScalarType::Double, op, ": statistics is ", describe(statistics),
+                 ", expected what the forward pass returned");
   Tensor grad_mean = empty_like(mean), grad_logvar = empty_like(logvar);
   params.kl = kl.const_data_ptr();
   params.statistics = static_cast<const double*>(statistics.const_data_ptr());

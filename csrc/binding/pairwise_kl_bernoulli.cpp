@@ -8,7 +8,7 @@ namespace {
 
 template <class Params>
 Params inputs(const char* op, const Tensor& logits) {
-  STD_TORCH_CHECK(logits.dim() == 2, op, ": logits is ", describe(logits), ", expected the shape [batch, dims]");
+  DVAE_EXT_CHECK(logits.dim() == 2, op, ": logits is ", describe(logits), ", expected the shape [batch, dims]");
   check_contiguous(logits, op, "logits");
   Params params{};
   params.dtype = dtype_of(logits, op, "logits");

@@ -9,7 +9,7 @@ namespace {
 // mean and logvar are [batch, dims], contiguous, alike.
 template <class Params>
 Params inputs(const char* op, const Tensor& mean, const Tensor& logvar) {
-  STD_TORCH_CHECK(mean.dim() == 2, op, ": mean is ", describe(mean), ", expected the shape [batch, dims]");
+  DVAE_EXT_CHECK(mean.dim() == 2, op, ": mean is ", describe(mean), ", expected the shape [batch, dims]");
   check_shape(logvar, {mean.size(0), mean.size(1)}, op, "logvar");
   check_same_dtype(logvar, mean, op, "logvar");
   check_same_device(logvar, mean, op, "logvar");

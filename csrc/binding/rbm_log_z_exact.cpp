@@ -11,8 +11,8 @@ using kernels::RbmLogZExact;
 RbmLogZExact model_params(const char* op, const Tensor& weight, const Tensor& visible_bias, const Tensor& hidden_bias) {
   RbmLogZExact params{};
   params.dtype = float_dtype_of(weight, op, "weight");
-  STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0, op, ": weight is ", describe(weight),
-                  ", expected [n_visible, n_hidden] with at least one unit on each side");
+  DVAE_EXT_CHECK(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0, op, ": weight is ", describe(weight),
+                 ", expected [n_visible, n_hidden] with at least one unit on each side");
   check_shape(visible_bias, {weight.size(0)}, op, "visible_bias");
   check_shape(hidden_bias, {weight.size(1)}, op, "hidden_bias");
   for (const auto& [tensor, name] :
@@ -31,9 +31,9 @@ RbmLogZExact model_params(const char* op, const Tensor& weight, const Tensor& vi
   params.summed = weight.size(by_visible ? 1 : 0);
   params.enumerated_stride = by_visible ? weight.size(1) : 1;
   params.summed_stride = by_visible ? 1 : weight.size(1);
-  STD_TORCH_CHECK(params.enumerated <= RbmLogZExact::kMaxEnumerated, op, ": the smaller side of weight has ",
-                  params.enumerated, " units, expected at most ", RbmLogZExact::kMaxEnumerated,
-                  ", whose states can be enumerated; dvae_ext.rbm.log_z estimates log Z of larger models");
+  DVAE_EXT_CHECK(params.enumerated <= RbmLogZExact::kMaxEnumerated, op, ": the smaller side of weight has ",
+                 params.enumerated, " units, expected at most ", RbmLogZExact::kMaxEnumerated,
+                 ", whose states can be enumerated; dvae_ext.rbm.log_z estimates log Z of larger models");
   return params;
 }
 
@@ -67,8 +67,8 @@ std::tuple<Tensor, Tensor, Tensor> rbm_log_z_exact_backward(const Tensor& grad, 
   for (const auto& [tensor, name] : {std::pair(&grad, "grad"), std::pair(&log_z, "log_z")}) {
     check_shape(*tensor, {}, op, name);
     check_same_device(*tensor, weight, op, name);
-    STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Double, op, ": ", name, " is ", describe(*tensor),
-                    ", expected float64");
+    DVAE_EXT_CHECK(tensor->scalar_type() == ScalarType::Double, op, ": ", name, " is ", describe(*tensor),
+                   ", expected float64");
   }
   const Tensor workspace = workspace_for(params.model, true, weight);
   Tensor grad_weight = empty_like(weight);

@@ -14,8 +14,8 @@ constexpr const char* kOp = "rbm_temper_";
 
 void check(const Tensor& tensor, std::initializer_list<int64_t> shape, ScalarType dtype, const Tensor& like,
            const char* name) {
-  STD_TORCH_CHECK(tensor.scalar_type() == dtype, kOp, ": ", name, " has dtype ",
-                  torch::headeronly::toString(tensor.scalar_type()), ", expected ", torch::headeronly::toString(dtype));
+  DVAE_EXT_CHECK(tensor.scalar_type() == dtype, kOp, ": ", name, " has dtype ",
+                 torch::headeronly::toString(tensor.scalar_type()), ", expected ", torch::headeronly::toString(dtype));
   check_shape(tensor, shape, kOp, name);
   check_same_device(tensor, like, kOp, name);
   check_contiguous(tensor, kOp, name);
@@ -27,19 +27,19 @@ void rbm_temper(const Tensor& visible, const Tensor& level, const Tensor& travel
                 const Tensor& shifts, const Tensor& key, int64_t sweeps, int64_t batch, int64_t first_ladder) {
   RbmTemper params{};
   params.dtype = float_dtype_of(weight, kOp, "weight");
-  STD_TORCH_CHECK(visible.dim() == 3 && visible.size(1) > 0, kOp, ": visible is ", describe(visible),
-                  ", expected [ladders, levels, n_visible] with at least one level");
-  STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0, kOp, ": weight is ", describe(weight),
-                  ", expected [n_visible, n_hidden] with at least one unit on each side");
+  DVAE_EXT_CHECK(visible.dim() == 3 && visible.size(1) > 0, kOp, ": visible is ", describe(visible),
+                 ", expected [ladders, levels, n_visible] with at least one level");
+  DVAE_EXT_CHECK(weight.dim() == 2 && weight.size(0) > 0 && weight.size(1) > 0, kOp, ": weight is ", describe(weight),
+                 ", expected [n_visible, n_hidden] with at least one unit on each side");
   params.ladders = visible.size(0);
   params.levels = visible.size(1);
   params.n_visible = weight.size(0);
   params.n_hidden = weight.size(1);
-  STD_TORCH_CHECK(params.levels <= RbmTemper::kMaxLevels, kOp, ": visible has ", params.levels,
-                  " levels, expected at most ", RbmTemper::kMaxLevels);
-  STD_TORCH_CHECK(sweeps >= 0 && batch > 0 && sweeps % batch == 0, kOp, ": sweeps is ", sweeps, " and batch ", batch,
-                  ", expected sweeps to be a multiple of a positive batch");
-  STD_TORCH_CHECK(first_ladder >= 0, kOp, ": first_ladder is ", first_ladder, ", expected 0 or more");
+  DVAE_EXT_CHECK(params.levels <= RbmTemper::kMaxLevels, kOp, ": visible has ", params.levels,
+                 " levels, expected at most ", RbmTemper::kMaxLevels);
+  DVAE_EXT_CHECK(sweeps >= 0 && batch > 0 && sweeps % batch == 0, kOp, ": sweeps is ", sweeps, " and batch ", batch,
+                 ", expected sweeps to be a multiple of a positive batch");
+  DVAE_EXT_CHECK(first_ladder >= 0, kOp, ": first_ladder is ", first_ladder, ", expected 0 or more");
 
   const ScalarType dtype = weight.scalar_type();
   check(weight, {params.n_visible, params.n_hidden}, dtype, weight, "weight");
@@ -79,12 +79,12 @@ void rbm_temper(const Tensor& visible, const Tensor& level, const Tensor& travel
 #endif
   if (params.ladders == 0 || sweeps == 0) return;
   DVAE_EXT_RUN(rbm_temper, params, weight);
-  STD_TORCH_CHECK((problems & kernels::kRbmTemperVisible) == 0, kOp,
-                  ": visible holds a state that is neither 0 nor 1, expected 0 and 1 alone");
-  STD_TORCH_CHECK((problems & kernels::kRbmTemperLevel) == 0, kOp,
-                  ": level is no permutation of 0 ... levels - 1 in some ladder");
-  STD_TORCH_CHECK((problems & kernels::kRbmTemperModel) == 0, kOp,
-                  ": weight, a bias, betas or shifts holds NaN or infinity, expected finite numbers");
+  DVAE_EXT_CHECK((problems & kernels::kRbmTemperVisible) == 0, kOp,
+                 ": visible holds a state that is neither 0 nor 1, expected 0 and 1 alone");
+  DVAE_EXT_CHECK((problems & kernels::kRbmTemperLevel) == 0, kOp,
+                 ": level is no permutation of 0 ... levels - 1 in some ladder");
+  DVAE_EXT_CHECK((problems & kernels::kRbmTemperModel) == 0, kOp,
+                 ": weight, a bias, betas or shifts holds NaN or infinity, expected finite numbers");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, posit
             raise RuntimeError(f"{op}: {argument} is on {value.device}, expected {like.device} like the other tensors")
         refuse_forward_mode(value, op, argument)
         return value
+    if not isinstance(value, (int, float)) and isinstance(value, numbers.Real):  # NumPy's other floats
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number or a tensor")
     # Beside 16-bit tensors a number keeps float32's digits.

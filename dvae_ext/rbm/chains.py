@@ -26,7 +26,7 @@ class PersistentChains(nn.Module):
         gibbs: the op that sweeps, with the signature of :func:`dvae_ext.ops.rbm_gibbs_`.
 
     Raises:
-        ValueError: fewer than one chain.
+        ValueError: num_chains is no integer of at least 1.
 
     Example:
         >>> chains = PersistentChains(RBM(3, 2), num_chains=5, seed=1)
@@ -47,8 +47,8 @@ class PersistentChains(nn.Module):
         gibbs: Callable[..., object] | None = None,
     ) -> None:
         super().__init__()
-        if num_chains < 1:
-            raise ValueError(f"num_chains: expected at least 1, got {num_chains}")
+        if isinstance(num_chains, bool) or not isinstance(num_chains, int) or num_chains < 1:
+            raise ValueError(f"num_chains: expected an integer of at least 1, got {num_chains!r}")
         self._rbm = (rbm,)  # in a tuple, so that nn.Module does not register it as a part
         self._gibbs = ops.rbm_gibbs_ if gibbs is None else gibbs
         weight = rbm.weight

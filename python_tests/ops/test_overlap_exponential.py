@@ -6,6 +6,7 @@ import itertools
 import math
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from elementwise_checks import Case, check_everything_common
@@ -158,6 +159,13 @@ def test_infinite_logits_are_certain(device):
 def test_bad_beta_is_named(beta):
     with pytest.raises(ValueError, match=r"overlap_exponential_icdf: beta is .*, expected a positive finite number"):
         ops.overlap_exponential_icdf(torch.rand(3), torch.zeros(3), beta)
+
+
+def test_numbers_of_numpy_are_numbers():
+    rho, logits = torch.rand(3), torch.zeros(3)
+    expected = ops.overlap_exponential_icdf(rho, logits, 8.0)
+    for beta in (np.float32(8), np.float64(8), np.float16(8)):
+        assert torch.equal(ops.overlap_exponential_icdf(rho, logits, beta), expected)
 
 
 def test_an_empty_batch_of_rows_has_empty_gradients():

@@ -71,7 +71,10 @@ def test_the_rbm_is_referred_to_not_owned() -> None:
     with torch.no_grad():
         rbm.visible_bias.fill_(100.0)
     assert bool(torch.all(chains.sample(1)[0] == 1))
-    with pytest.raises(ValueError, match="num_chains: expected at least 1, got 0"):
+    for bad in (2.5, True):
+        with pytest.raises(ValueError, match=f"num_chains: expected an integer of at least 1, got {bad}"):
+            PersistentChains(RBM(3, 2), bad)
+    with pytest.raises(ValueError, match="num_chains: expected an integer of at least 1, got 0"):
         PersistentChains(rbm, 0)
 
 
