@@ -207,15 +207,5 @@ DVAE_EXT_HD T hypot(T a, T b) {
   return sqrt(x * x + y * y) * back;
 }
 
-template <class T>
-DVAE_EXT_HD T asinh(T x) {
-  const T a = fabs(x);
-  const T capped = select(a > T(1e9), T(1e9), a);
-  const T near = log1p(capped + capped * capped / (T(1) + sqrt(T(1) + capped * capped)));
-  const T far = log(a) + T(0.693147180559945309);
-  const T result = select(a > T(1e9), far, near);
-  return select(x < T(0), -result, result);
-}
-
 }  // namespace DVAE_EXT_ISA
 }  // namespace dvae_ext::math

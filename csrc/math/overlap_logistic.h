@@ -49,6 +49,11 @@ struct OverlapLogistic {
     T zeta, from_zero, from_one, sum;
   };
 
+  // The quadratic at rho.
+  struct Quadratic {
+    T rho, upper, q, p, b, t_factor, root;
+  };
+
   DVAE_EXT_HD OverlapLogistic(T logits_, T mu0_, T mu1_, T scale_)
       : logits(logits_),
         mu0(mu0_),
@@ -58,28 +63,34 @@ struct OverlapLogistic {
 
   DVAE_EXT_HD auto valid() const { return (scale > T(0)) & (mu1 > mu0) & (fabs(logits) >= T(0)); }
 
-  DVAE_EXT_HD Point icdf(T rho_) const {
-    const T zero(0), one(1), two(2), half(0.5), margin = rho_margin<T>();
+  DVAE_EXT_HD auto valid_at(T rho) const { return valid() & (rho >= T(0)) & (rho <= T(1)); }
+
+  DVAE_EXT_HD Quadratic quadratic(T rho_) const {
+    const T one(1), two(2), half(0.5), margin = rho_margin<T>();
     const T rho = select(rho_ < margin, margin, select(rho_ > one - margin, one - margin, rho_));
     const T upper = select(rho_ > half, select(rho_ > one - margin, margin, one - rho_), one - rho);
     const Shares<T> prior(logits);
     const T q = prior.one, p = prior.zero, shrink = exp(-two * h);
     const T b = select(rho <= half, rho * (one + shrink) - (p + q * shrink), (q + p * shrink) - upper * (one + shrink));
     const T t_factor = two * sqrt(rho * upper) * exp(-h);
-    const T root = hypot(b, t_factor);
-    const T ratio = b / select(t_factor > zero, t_factor, one);
-    // t = asinh(B/T) + logit(rho)/2 in the middle. Away from it the two logarithms combine with h to the distance from
-    // the nearer component, and neither h nor e^{-h} appears: the scale may be as small as it likes.
-    const auto middle = fabs(b) <= half * t_factor, high = b >= zero;
-    const T size = log(half * (fabs(b) + root));
-    const T centred = half * (log(rho) - log(upper)) + asinh(ratio);
-    const T offset = select(middle, centred, select(high, size - log(upper), log(rho) - size));
+    return {rho, upper, q, p, b, t_factor, hypot(b, t_factor)};
+  }
+
+  DVAE_EXT_HD Point icdf(T rho_) const {
+    const T zero(0), two(2), half(0.5);
+    const Quadratic x = quadratic(rho_);
+    // t = asinh(B/T) + logit(rho)/2 in the middle, the logarithm of (B + root) e^h / (2 (1 - rho)). Away from it the
+    // distance from the nearer component has neither h nor e^h: the scale may be as small as it likes.
+    const auto middle = fabs(x.b) <= half * x.t_factor, high = x.b >= zero;
+    const T size = half * (fabs(x.b) + x.root);
+    const T central = select(x.t_factor >= smallest_normal<T>(), half * (x.b + x.root) * exp(h), sqrt(x.rho * x.upper));
+    const T above = select(middle, central, size) / x.upper;
+    const T offset = log(select(middle | high, above, x.rho / size));
     const T origin = select(middle, half * (mu0 + mu1), select(high, mu1, mu0));
     const T zeta = origin + scale * offset;
     const T shift = select(middle, zero, select(high, h, -h));  // of the origin from the centre
     const T t = offset + shift;
-    return {select(valid() & (rho_ >= zero) & (rho_ <= one), zeta, nan<T>()), offset + (shift + h),
-            offset + (shift - h), two * t};
+    return {select(valid_at(rho_), zeta, nan<T>()), offset + (shift + h), offset + (shift - h), two * t};
   }
 
   DVAE_EXT_HD Point at(T zeta) const {
@@ -106,15 +117,10 @@ struct OverlapLogistic {
     return logits + within(x.sum, two * h) + two * (tail(x.from_zero) - tail(x.from_one));
   }
 
-  // (R0 - R1) p q / (p r0 + q r1), r the components' densities and R their distribution functions: with
-  // R0 - R1 = (1 - e^{-2h}) sigmoid(x0) sigmoid(-x1) what remains is a sum of two positive terms, each a ratio near one
-  // or the exponential of something large.
-  DVAE_EXT_HD T gap(const Point& x) const {
-    const T spread = tail(x.from_one) - tail(x.from_zero), prior = tail(logits);
-    const T zero_term = positive(x.from_one) - positive(x.from_zero) + spread + (positive(-logits) + prior);
-    const T one_term = positive(-x.from_zero) - positive(-x.from_one) - spread + (positive(logits) + prior);
-    const T sum = exp(zero_term) + exp(one_term), tiny = smallest_normal<T>();
-    return -expm1(T(-2) * h) / select(sum < tiny, tiny, sum);
+  // dt / dlogits: B is all that depends on the logits, its derivative by q is 1 - e^{-2h}, and asinh' is T / root.
+  DVAE_EXT_HD T slope_by_logits(const Quadratic& x) const {
+    const T tiny = smallest_normal<T>();
+    return -expm1(T(-2) * h) * (x.q * x.p / select(x.root < tiny, tiny, x.root));
   }
 
   DVAE_EXT_HD T log_prob(T zeta) const {
@@ -136,9 +142,9 @@ struct OverlapLogisticIcdf {
     const auto at = mixture.icdf(x[0]);
     const Shares<T> posterior(mixture.posterior_logits(at));
     const T one_share = posterior.one, zero_share = posterior.zero;
-    const auto valid = at.zeta == at.zeta;
+    const auto valid = mixture.valid_at(x[0]);
     slope[0] = select(valid, exp(log(mixture.scale) - mixture.log_density(at)), nan<T>());
-    slope[1] = select(valid, mixture.scale * mixture.gap(at), nan<T>());
+    slope[1] = select(valid, mixture.scale * mixture.slope_by_logits(mixture.quadratic(x[0])), nan<T>());
     slope[2] = select(valid, zero_share, nan<T>());
     slope[3] = select(valid, one_share, nan<T>());
     slope[4] = select(valid, zero_share * at.from_zero + one_share * at.from_one, nan<T>());
