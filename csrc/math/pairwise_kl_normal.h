@@ -6,6 +6,8 @@
 // kFactorLimit the factors could overflow where the quotient does not: the wide form takes the exponential per pair.
 #pragma once
 
+#include <type_traits>
+
 #include "math/remainders.h"
 
 namespace dvae_ext::math {
@@ -80,6 +82,58 @@ struct NormalPairs {
       grad_logvar += T(0.5) * fma(w_ab, slope_ab, w_ba * slope_ba);
     }
   };
+};
+
+// The derivatives alone, for float: they need exp(d) - 1 and no series. With the two exponentials of a side kept in two
+// floats each, their product less one has all its digits, however small d is.
+struct NormalSlopes {
+  static constexpr int kInputs = 2;
+  static constexpr int kFeatures = 6;
+
+  template <class T>
+  struct Side : NormalPairs::Side<T> {
+    T variance_rest, precision_rest;
+  };
+
+  static Side<float> side(float mean, float logvar) {
+    const double variance = exp(static_cast<double>(logvar)), precision = 1.0 / variance;
+    const float high = static_cast<float>(variance), low = static_cast<float>(precision);
+    return {{mean, logvar, high, low}, static_cast<float>(variance - high), static_cast<float>(precision - low)};
+  }
+  static bool needs_wide(float mean, float logvar) { return NormalPairs::needs_wide(mean, logvar); }
+  template <class T>
+  DVAE_EXT_HD static Side<T> load(const T* columns, int64_t stride, int64_t j) {
+    return {NormalPairs::load(columns, stride, j), columns[4 * stride + j], columns[5 * stride + j]};
+  }
+  template <class T>
+  DVAE_EXT_HD static void store(const Side<T>& side, T* columns, int64_t stride, int64_t j) {
+    NormalPairs::store(side, columns, stride, j);
+    columns[4 * stride + j] = side.variance_rest;
+    columns[5 * stride + j] = side.precision_rest;
+  }
+
+  template <class T>
+  struct Narrow {
+    T mean_difference, precision_a, precision_b, variance_b;
+    T growth;  // exp(d) - 1
+
+    DVAE_EXT_HD Narrow(const Side<T>& a, const Side<T>& b)
+        : mean_difference(a.mean - b.mean),
+          precision_a(a.precision),
+          precision_b(b.precision),
+          variance_b(b.variance),
+          growth(fma(a.variance, b.precision, T(-1)) +
+                 fma(a.variance, b.precision_rest, a.variance_rest * b.precision)) {}
+
+    // 1 - exp(-d) = growth exp(-d).
+    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_mean, T& grad_logvar) const {
+      const T weighted = w_ba * precision_a, moved = weighted * mean_difference;
+      grad_mean += fma(w_ab * precision_b, mean_difference, moved);
+      grad_logvar += T(0.5) * fma(growth, fma(weighted, variance_b, w_ab), -moved * mean_difference);
+    }
+  };
+  template <bool kWide, class T>
+  using Pair = std::conditional_t<kWide, NormalPairs::Pair<true, T>, Narrow<T>>;
 };
 
 }  // namespace DVAE_EXT_ISA

@@ -116,7 +116,7 @@ void gradient(const Features<Family, T>& x, int64_t i, int64_t k, const T* __res
       const auto b = Family::load(tile, stride, j);
       const typename Family::template Pair<kWide, T> pair(a, b);
       T weight_ab = w_ij[j0 + j], weight_ba = w_ji[j0 + j];
-      if (kSoftplus) math::subtract_sigmoids(pair.kl_ab(), pair.kl_ba(), scale[j0 + j], weight_ab, weight_ba);
+      if constexpr (kSoftplus) math::subtract_sigmoids(pair.kl_ab(), pair.kl_ba(), scale[j0 + j], weight_ab, weight_ba);
       if constexpr (Family::kInputs == 2) {
         pair.add_gradient(weight_ab, weight_ba, sums[0][j], sums[1][j]);
       } else {
