@@ -17,6 +17,7 @@ inline constexpr int64_t kLanes = 16;        // rows are padded to a multiple, s
 inline constexpr int64_t kColumnTile = 256;  // columns whose running values stay in the first-level cache
 inline constexpr int64_t kChain = 16;        // factors (1 + exp(-kl)) multiplied before one logarithm is taken
 inline constexpr int64_t kRowTile = 16;      // rows whose weights are transposed together
+inline constexpr int64_t kRowChunk = 4;      // rows whose weights stay in the first-level cache beside a dimension
 
 // Features of all posteriors, [dims][feature][padded batch].
 template <class Family, class T>
@@ -176,13 +177,16 @@ void backward_rows(const Features<Family, compute_t<S>>& x, const Weight& weight
       for (int64_t j = 0; j < batch; ++j) {
         for (int64_t i = i0; i < i1; ++i) incoming[static_cast<size_t>((i - i0) * padded + j)] = weight(j, i);
       }
-      for (int64_t i = i0; i < i1; ++i) {
-        const T* w_ij = outgoing.data() + (i - i0) * padded;
-        const T* w_ji = incoming.data() + (i - i0) * padded;
+      for (int64_t first = i0; first < i1; first += kRowChunk) {
+        const int64_t last = first + kRowChunk < i1 ? first + kRowChunk : i1;
         for (int64_t k = 0; k < dims; ++k) {
-          double sums[Family::kInputs];
-          gradient<Family, kWide, kSoftplus, T>(x, i, k, w_ij, w_ji, scale.data(), sums);
-          for (int n = 0; n < Family::kInputs; ++n) grads[n][i * dims + k] = math::store<S>(static_cast<T>(sums[n]));
+          for (int64_t i = first; i < last; ++i) {
+            const T* w_ij = outgoing.data() + (i - i0) * padded;
+            const T* w_ji = incoming.data() + (i - i0) * padded;
+            double sums[Family::kInputs];
+            gradient<Family, kWide, kSoftplus, T>(x, i, k, w_ij, w_ji, scale.data(), sums);
+            for (int n = 0; n < Family::kInputs; ++n) grads[n][i * dims + k] = math::store<S>(static_cast<T>(sums[n]));
+          }
         }
       }
     }
