@@ -1,6 +1,6 @@
 """The toy check of CG-BPEF-VAE Figure 3: KL of category distributions against KL of the relaxed z.
 
-    python docs/figure3.py [--experiments 100] [--samples 20000]
+    python docs/figure3.py [--experiments 50] [--samples 20000]
 
 A category distribution α on 100 points of [-1, 1] is drawn from a flat Dirichlet (high entropy) or from one with shape
 0.5 (low entropy). At each temperature, z = Σ_r y_r ζ_r with y ~ Concrete(α, T) and z with y ~ Concrete(uniform, T) are
@@ -42,7 +42,7 @@ def histogram(z: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiments", type=int, default=100)
+    parser.add_argument("--experiments", type=int, default=50)
     parser.add_argument("--samples", type=int, default=20_000)
     options = parser.parse_args()
     random = np.random.default_rng(0)

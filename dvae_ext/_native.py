@@ -24,10 +24,13 @@ def _load(name: str) -> str | None:
 
 cpu_error: str | None = _load("_cpu.so")
 if cpu_error is not None:
-    raise ImportError(
-        f"dvae_ext's CPU library is missing: {cpu_error}. Install with `pip install .`, or build in place "
-        "with `python setup.py build_ext --inplace`."
-    )
+    advice = "Install with `pip install --no-build-isolation .`"
+    if (_FOLDER.parent / "setup.py").exists():
+        advice = (
+            f"{_FOLDER.parent} is the source folder: build it with `python setup.py build_ext --inplace`, or change to "
+            "another folder to use an installed dvae_ext"
+        )
+    raise ImportError(f"dvae_ext's CPU library is missing: {cpu_error}. {advice}.")
 cuda_error: str | None = _load("_cuda.so")
 
 

@@ -157,7 +157,8 @@ class SampleOptions:
 class ProbeOptions:
     """Classify test images by their mean latents: k-means, nearest neighbours and linear classifiers of few labels.
 
-    Writes probes.json to the run folder. For data sets with labels: digits, mnist, fashion-mnist.
+    Writes probes.json to the run folder. For vae, cat-vae and cg-bpef-vae on data sets with labels: digits, mnist,
+    fashion-mnist.
     """
 
     run: tyro.conf.Positional[Path]

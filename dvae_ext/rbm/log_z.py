@@ -86,7 +86,7 @@ class LogZEstimate:
         lines = [f"log Z = {self.value:.4f} ± {self.std_error:.4f} ({self.method}, {self.seconds:.1f} s)"]
         if self.betas:
             lines.append(
-                f"  between {self.lower:.4f} and {self.upper:.4f} by stepping stones; {self.reference} reference, "
+                f"  stepping stones: {self.lower:.4f} up the path, {self.upper:.4f} down; {self.reference} reference, "
                 f"{len(self.betas)} levels, {self.ladders} ladders, {self.sweeps} sweeps"
             )
             lines.append(

@@ -36,8 +36,8 @@ class RBM(nn.Module):
     ) -> None:
         super().__init__()
         for name, units in (("n_visible", n_visible), ("n_hidden", n_hidden)):
-            if units < 1:
-                raise ValueError(f"{name}: expected at least 1 unit, got {units}")
+            if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+                raise ValueError(f"{name}: expected a number of units of at least 1, got {units!r}")
         self.weight = nn.Parameter(torch.zeros(n_visible, n_hidden, device=device, dtype=dtype))
         self.visible_bias = nn.Parameter(torch.zeros(n_visible, device=device, dtype=dtype))
         self.hidden_bias = nn.Parameter(torch.zeros(n_hidden, device=device, dtype=dtype))

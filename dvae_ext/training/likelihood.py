@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -17,6 +18,8 @@ from .distributed import Ranks
 from .sheets import isolated_rng
 
 EVALUATION_BATCH = 100
+# Effective importance samples of an image below which the bound is called loose.
+FEW_SAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Likelihood:
         num_examples: Images.
         num_samples: Importance samples for each image.
         effective_samples: Mean effective number of them; near 1 a single sample decides and the bound is loose.
-        warnings: What the estimate of log Z warns of.
+        warnings: What the estimate of log Z warns of, and a bound that is loose.
     """
 
     log_likelihood: float
@@ -50,6 +53,13 @@ class Likelihood:
     def as_dict(self) -> dict[str, float]:
         """The numbers, for a line of metrics."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
+
+
+def with_progress(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """The same batches, with a bar on a terminal if they take longer than two seconds."""
+    from tqdm import tqdm
+
+    yield from tqdm(batches, "likelihood", count, leave=False, unit="batch", delay=2, disable=None, dynamic_ncols=True)
 
 
 def estimate_likelihood(
@@ -72,13 +82,22 @@ def estimate_likelihood(
             # Every process estimates it, as a model may keep the value; all go on with that of the first.
             log_z = ranks.broadcast(model.log_partition(quick=quick))
         with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):
-            batches = evaluation_batches(ranks.share(images), EVALUATION_BATCH, device)
+            share = ranks.share(images)
+            batches = evaluation_batches(share, EVALUATION_BATCH, device)
+            if not quick and ranks.first:
+                batches = with_progress(batches, -(-len(share) // EVALUATION_BATCH))
             result = log_likelihood(model, batches, num_samples=num_samples, log_z=log_z)
     shares = ranks.gather((result.per_example.double().cpu(), result.effective_samples))
     values = torch.cat([share for share, _ in shares])
     effective = sum(len(share) * samples for share, samples in shares) / len(values)
     data_std_error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     log_z_std_error = 0.0 if log_z is None else float(log_z.std_error)
+    warnings = () if log_z is None else tuple(log_z.warnings)
+    if effective < FEW_SAMPLES:
+        warnings += (
+            f"only {effective:.1f} of the importance samples are effective: the likelihood is a lower bound, and more "
+            "samples would raise it by more than its error bar says",
+        )
     return Likelihood(
         log_likelihood=values.mean().item(),
         std_error=math.hypot(data_std_error, log_z_std_error),
@@ -89,5 +108,5 @@ def estimate_likelihood(
         num_examples=len(values),
         num_samples=num_samples,
         effective_samples=effective,
-        warnings=() if log_z is None else tuple(log_z.warnings),
+        warnings=warnings,
     )

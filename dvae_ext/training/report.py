@@ -38,7 +38,8 @@ class Report:
         data: Name and binarisation of the data set.
         parameters: Number of trained parameters.
         steps: Updates of the whole run.
-        selected_step: Step of the evaluated parameters, those with the best validation likelihood.
+        selected_step: Step of the evaluated parameters.
+        best: Whether they are those with the best validation likelihood; the newest otherwise.
         version: Version of this package that evaluated.
         test: Likelihood of the test set.
         notes: Sentences that belong beside the number.
@@ -54,6 +55,7 @@ class Report:
     parameters: int
     steps: int
     selected_step: int
+    best: bool
     version: str
     test: Likelihood
     notes: tuple[str, ...]
@@ -63,12 +65,16 @@ class Report:
     def rows(self) -> list[tuple[str, str]]:
         """The table, as pairs of label and value."""
         test = self.test
+        chosen = "the best on validation" if self.best else "the last"
         rows = [
             ("model", self.model + (f", preset {self.preset}" if self.preset else "")),
             ("data", self.data),
             ("parameters", f"{self.parameters:,}"),
-            ("steps", f"{self.steps:,}; evaluated: step {self.selected_step:,}, the best on validation"),
-            ("test log-likelihood", f"{test.log_likelihood:.2f} ± {test.std_error:.2f} nats (one standard error)"),
+            ("steps", f"{self.steps:,}; evaluated: step {self.selected_step:,}, {chosen}"),
+            (
+                "test log-likelihood",
+                f"{test.log_likelihood:.2f} ± {test.std_error:.2f} nats (a lower bound ± one standard error)",
+            ),
             ("  of the test set", f"± {test.data_std_error:.3f} over {test.num_examples:,} images"),
         ]
         if test.log_z is not None:
@@ -120,6 +126,7 @@ def evaluate_run(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=config.training.steps,
         selected_step=step,
+        best=not problems,
         version=__version__,
         test=test,
         notes=(*dataset.notes, *problems),

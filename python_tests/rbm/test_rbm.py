@@ -38,7 +38,7 @@ def test_mean_negative_energy_and_its_gradient() -> None:
 
 def test_starts_uniform_and_checks_shapes() -> None:
     assert all(bool(torch.all(p == 0)) for p in RBM(4, 3).parameters())
-    with pytest.raises(ValueError, match="n_hidden: expected at least 1 unit, got 0"):
+    with pytest.raises(ValueError, match="n_hidden: expected a number of units of at least 1, got 0"):
         RBM(3, 0)
     rbm = RBM(4, 3)
     with pytest.raises(ValueError, match=r"visible: expected shape \[..., 4\], got \[2, 3\]"):

@@ -200,6 +200,7 @@ def test_what_a_run_leaves(uninterrupted):
     assert [line["step"] for line in lines if line["split"] == "valid"] == [6, 12, 18, 24, 30]
     assert all(abs(line["loss"] + line["bound"]) < 1e-3 for line in lines if line["split"] == "train")
     report = json.loads((uninterrupted.path / "report.json").read_text())
+    assert report["best"] is True
     assert report["test"]["num_examples"] == 300
     assert report["test"]["num_samples"] == 3
     assert "test log-likelihood" in (uninterrupted.path / "report.md").read_text()
