@@ -76,9 +76,8 @@ struct OverlapLogistic {
     return {rho, upper, q, p, b, t_factor, hypot(b, t_factor)};
   }
 
-  DVAE_EXT_HD Point icdf(T rho_) const {
+  DVAE_EXT_HD Point root_of(const Quadratic& x) const {
     const T zero(0), two(2), half(0.5);
-    const Quadratic x = quadratic(rho_);
     // t = asinh(B/T) + logit(rho)/2 in the middle, the logarithm of (B + root) e^h / (2 (1 - rho)). Away from it the
     // distance from the nearer component has neither h nor e^h: the scale may be as small as it likes.
     const auto middle = fabs(x.b) <= half * x.t_factor, high = x.b >= zero;
@@ -90,7 +89,7 @@ struct OverlapLogistic {
     const T zeta = origin + scale * offset;
     const T shift = select(middle, zero, select(high, h, -h));  // of the origin from the centre
     const T t = offset + shift;
-    return {select(valid_at(rho_), zeta, nan<T>()), offset + (shift + h), offset + (shift - h), two * t};
+    return {zeta, offset + (shift + h), offset + (shift - h), two * t};
   }
 
   DVAE_EXT_HD Point at(T zeta) const {
@@ -134,17 +133,19 @@ struct OverlapLogisticIcdf {
   static constexpr int kInputs = 2, kParameters = 3;  // rho, logits; mu0, mu1, scale
   template <class T>
   DVAE_EXT_HD static T value(const T* x) {
-    return OverlapLogistic<T>(x[1], x[2], x[3], x[4]).icdf(x[0]).zeta;
+    const OverlapLogistic<T> mixture(x[1], x[2], x[3], x[4]);
+    return select(mixture.valid_at(x[0]), mixture.root_of(mixture.quadratic(x[0])).zeta, nan<T>());
   }
   template <class T>
   DVAE_EXT_HD static void gradient(const T* x, T* slope) {
     const OverlapLogistic<T> mixture(x[1], x[2], x[3], x[4]);
-    const auto at = mixture.icdf(x[0]);
+    const auto quadratic = mixture.quadratic(x[0]);
+    const auto at = mixture.root_of(quadratic);
     const Shares<T> posterior(mixture.posterior_logits(at));
     const T one_share = posterior.one, zero_share = posterior.zero;
     const auto valid = mixture.valid_at(x[0]);
     slope[0] = select(valid, exp(log(mixture.scale) - mixture.log_density(at)), nan<T>());
-    slope[1] = select(valid, mixture.scale * mixture.slope_by_logits(mixture.quadratic(x[0])), nan<T>());
+    slope[1] = select(valid, mixture.scale * mixture.slope_by_logits(quadratic), nan<T>());
     slope[2] = select(valid, zero_share, nan<T>());
     slope[3] = select(valid, one_share, nan<T>());
     slope[4] = select(valid, zero_share * at.from_zero + one_share * at.from_one, nan<T>());

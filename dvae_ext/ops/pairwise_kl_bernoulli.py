@@ -46,9 +46,9 @@ def pairwise_kl_bernoulli(logits: Tensor) -> Tensor:
     Returns:
         ``[batch, batch]``, entry (i, j) = KL(q_i ‖ q_j) ≥ 0, zero on the diagonal. float32, float64, and bfloat16 or
         float16 with float32 inside. Keeps its relative accuracy for saturated logits and for logits that almost agree.
-        A NaN makes NaN of its row and column. Differentiable once; a second time is an error. A
-        certain variable stays certain: the gradient of KL(q_i ‖ q_j) in its own logit as q_i is 0. That of an infinite
-        KL in a finite logit is infinite, and 0 where the incoming gradient is 0.
+        A NaN makes NaN of its row and column. Differentiable once; a second time is an error. A certain
+        variable stays certain: the gradient of KL(q_i ‖ q_j) in its own logit as q_i is 0. That of an infinite KL in a
+        finite logit is infinite, and 0 where the incoming gradient is 0.
 
     Raises:
         TypeError: ``logits`` is no tensor of these dtypes.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._autograd import register_autograd
+from dvae_ext.ops._autograd import refuse_second_order, register_autograd
 
 _OP = torch.ops.dvae_ext.rbm_log_z_exact.default
 _BACKWARD = torch.ops.dvae_ext.rbm_log_z_exact_backward.default
@@ -71,9 +71,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
     return _BACKWARD(grad, *ctx.saved_tensors)
 
 
-def _no_second_order(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError("rbm_log_z_exact: the gradient of its gradient is not supported")
-
-
 register_autograd("rbm_log_z_exact", _backward, _setup_context)
-torch.library.register_autograd("dvae_ext::rbm_log_z_exact_backward", _no_second_order)
+refuse_second_order("rbm_log_z_exact")

@@ -11,9 +11,8 @@ namespace {
 
 using math::compute_t;
 
-constexpr int64_t kUnits =
-    1024;                      // Gumbel variates made at a time: with their logits they stay in the first-level cache
-constexpr int64_t kSlots = 4;  // samples whose weights the backward pass adds up in one pass over the logits
+constexpr int64_t kUnits = 1024;  // Gumbel variates made at a time: they and their logits stay in the first-level cache
+constexpr int64_t kSlots = 4;     // samples whose weights the backward pass adds up in one pass over the logits
 
 // Above this temperature the perturbed logits, whose maximum lies in [-2.9, 16.7], cannot leave the range of the
 // exponential once kCentre is subtracted, so no maximum has to be found: the arguments of the exponential stay below 50
