@@ -23,14 +23,13 @@ Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, dou
   params.temperature = temperature;
   params.coefficients = coefficients.const_data_ptr();
   params.key = static_cast<const int64_t*>(key.const_data_ptr());
-  constexpr int64_t words = int64_t{1} << 32;  // of a generator counter
+  constexpr int64_t words = int64_t{1} << 32;  // of a generator counter, which tells the samples apart
   DVAE_EXT_CHECK(temperature > 0, op, ": temperature is ", temperature, ", expected a positive number");
   DVAE_EXT_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
                  " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
-  DVAE_EXT_CHECK(num_samples >= 0 && num_samples * params.batch < words, op, ": num_samples is ", num_samples,
-                 " for a batch of ", params.batch, ", expected fewer than 2^32 samples in all");
-  DVAE_EXT_CHECK(params.dims * num_points < words, op, ": ", params.dims, " dimensions times ", num_points,
-                 " points, expected fewer than 2^32 in all");
+  DVAE_EXT_CHECK(num_samples >= 0 && num_samples * params.batch * params.dims < words, op, ": num_samples is ",
+                 num_samples, " for coefficients of ", params.batch, " x ", params.dims,
+                 " densities, expected fewer than 2^32 samples in all");
   return params;
 }
 

@@ -7,7 +7,8 @@ namespace dvae_ext::kernels {
 
 // z[l, b, d] = sum_r y_r grid_r with y = softmax((logits + Gumbel) / temperature) over the grid of [-1, 1].
 //
-// The Gumbel variate of (l, b, d, r) comes from counter row l * batch + b and unit d * num_points + r.
+// The Gumbel variate of (l, b, d, r) comes from word r % 4 of call r / 4 of the counter row that is z's own index,
+// (l * batch + b) * dims + d.
 struct CoarseGrainSample {
   DType dtype;
   int64_t num_samples, batch, dims, order, num_points;

@@ -25,12 +25,12 @@ def coarse_grain_noise(
     batch: int, dims: int, key: Tensor, num_points: int, num_samples: int, dtype: torch.dtype
 ) -> Tensor:
     """The Gumbel variates ``[num_samples, batch, dims, num_points]`` that the kernels make from a key."""
-    row = torch.arange(num_samples * batch, device=key.device)[:, None]
-    blocks = -(-dims * num_points // 4)
+    samples = num_samples * batch * dims
+    row = torch.arange(samples, device=key.device)[:, None]
+    calls = torch.arange(-(-num_points // 4), device=key.device)
     seed, offset = split_key(key)
-    words = philox4x32((torch.arange(blocks, device=key.device)[None], row, *offset), seed)
-    uniform = uniform_open(words.reshape(num_samples * batch, blocks * 4)[:, : dims * num_points], dtype)
-    return -torch.log(-torch.log(uniform)).reshape(num_samples, batch, dims, num_points)
+    words = philox4x32((calls, row, *offset), seed).reshape(samples, -1)[:, :num_points]
+    return -torch.log(-torch.log(uniform_open(words, dtype))).reshape(num_samples, batch, dims, num_points)
 
 
 def coarse_grain_sample(

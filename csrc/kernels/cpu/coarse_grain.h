@@ -1,19 +1,24 @@
-// What the coarse-grain kernels share on the CPU: rows of R values padded to whole vectors.
+// What the coarse-grain kernels share on the CPU: blocks of densities, one in each lane, whose R values lie in rows
+// [R, kLanes]. Sums over the grid then need nothing but additions of rows.
 #pragma once
 
-#include <utility>
 #include <vector>
 
+#include "kernels/cpu/aligned_buffer.h"
 #include "math/coarse_grain.h"
 
-namespace dvae_ext::kernels::DVAE_EXT_ISA {
-namespace coarse_grain {
+namespace dvae_ext::kernels::DVAE_EXT_ISA::coarse_grain {
 
-inline constexpr int64_t kLanes = 16;  // a multiple of what any vector loop here takes at a time
-inline int64_t padded(int64_t num_points) { return (num_points + kLanes - 1) / kLanes * kLanes; }
+inline constexpr int64_t kLanes = 32;
 
-// Vectors of GCC and Clang, as wide as the machine's. Reductions are written with them because the compiler must not
-// reorder floating-point sums by itself.
+// One value for each lane. Loops over lanes have a constant length, and become vector code.
+template <class T>
+struct alignas(64) Row {
+  T lane[kLanes];
+};
+
+// Vectors of GCC and Clang, as wide as the machine's, for sums over rows: those stay in registers, a column of the rows
+// at a time.
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64;
 #elif defined(__AVX__)
@@ -21,93 +26,87 @@ inline constexpr int kVectorBytes = 32;
 #else
 inline constexpr int kVectorBytes = 16;
 #endif
-template <class T, int kBytes>
+template <class T>
 struct VectorOf {
-  typedef T type __attribute__((vector_size(kBytes)));
+  typedef T type __attribute__((vector_size(kVectorBytes)));
 };
 template <class T>
-using Vector = typename VectorOf<T, kVectorBytes>::type;
+using Vector = typename VectorOf<T>::type;
 template <class T>
 inline constexpr int64_t kWidth = kVectorBytes / static_cast<int64_t>(sizeof(T));
 
 template <class T>
-inline Vector<T> load_vector(const T* from) {
+inline Vector<T> load(const Row<T>& row, int64_t column) {
   Vector<T> x;
-  memcpy(&x, from, sizeof(x));
+  memcpy(&x, row.lane + column, sizeof(x));
   return x;
 }
-template <int kOffset, class V, int... kIndex>
-inline auto part(V x, std::integer_sequence<int, kIndex...>) {
-  return __builtin_shufflevector(x, x, (kOffset + kIndex)...);
+template <class T>
+inline void store(Vector<T> x, Row<T>& row, int64_t column) {
+  memcpy(row.lane + column, &x, sizeof(x));
 }
-// The elements combined by halves, in an order that is fixed.
-template <class T, int kBytes, class Combine>
-inline T reduce(typename VectorOf<T, kBytes>::type x, const Combine& combine) {
-  constexpr int half = kBytes / (2 * static_cast<int>(sizeof(T)));
-  if constexpr (half == 1) {
-    return combine(x[0], x[1]);
-  } else {
-    using Indices = std::make_integer_sequence<int, half>;
-    return reduce<T, kBytes / 2>(combine(part<0>(x, Indices{}), part<half>(x, Indices{})), combine);
+
+// Calls visit(r, column, sums) for every vector of `count` rows, then stores the sums to the rows of `results`. Each
+// sum is made of two, for shorter chains of additions.
+template <class T, int kSums, class Visit>
+inline void sum_rows(size_t count, Row<T>* const (&results)[kSums], const Visit& visit) {
+  for (int64_t column = 0; column < kLanes; column += kWidth<T>) {
+    Vector<T> even[kSums] = {}, odd[kSums] = {};
+    size_t r = 0;
+    for (; r + 1 < count; r += 2) {
+      visit(r, column, even);
+      visit(r + 1, column, odd);
+    }
+    if (r < count) visit(r, column, even);
+    for (int i = 0; i < kSums; ++i) store<T>(even[i] + odd[i], *results[i], column);
   }
-}
-// The largest of count values; where one is a NaN, any of them.
-template <class T>
-T max_over(int64_t count, const T* values) {
-  const auto larger = [](auto a, auto b) { return a > b ? a : b; };
-  Vector<T> most = load_vector(values);
-  for (int64_t r = kWidth<T>; r < count; r += kWidth<T>) most = larger(most, load_vector(values + r));
-  return reduce<T, kVectorBytes>(most, larger);
-}
-template <class T>
-T sum_over(int64_t count, const T* values) {
-  Vector<T> sum = load_vector(values);
-  for (int64_t r = kWidth<T>; r < count; r += kWidth<T>) sum += load_vector(values + r);
-  return reduce<T, kVectorBytes>(sum, [](auto a, auto b) { return a + b; });
-}
-template <class T>
-T dot_over(int64_t count, const T* a, const T* b) {
-  Vector<T> sum = load_vector(a) * load_vector(b);
-  for (int64_t r = kWidth<T>; r < count; r += kWidth<T>) sum += load_vector(a + r) * load_vector(b + r);
-  return reduce<T, kVectorBytes>(sum, [](auto a_, auto b_) { return a_ + b_; });
 }
 
 template <class T>
-std::vector<T> padded_grid(int64_t num_points) {
-  std::vector<T> grid(static_cast<size_t>(padded(num_points)), T(0));
+std::vector<T> grid_points(int64_t num_points) {
+  std::vector<T> grid(static_cast<size_t>(num_points));
   for (int64_t r = 0; r < num_points; ++r) grid[static_cast<size_t>(r)] = math::grid_point<T>(r, num_points);
   return grid;
 }
 
-// The polynomial on the grid with its maximum subtracted, so that large coefficients stay finite; `fill` in the
-// padding.
+// The coefficients [order, kLanes] of `count` densities that lie `stride` apart; lanes beyond repeat the first.
 template <class T, class S>
-void shifted_logits(const S* coefficients, int64_t order, const T* grid, int64_t num_points, T fill,
-                    T* __restrict out) {
-  const int64_t count = padded(num_points);
-  for (int64_t r = 0; r < count; ++r) out[r] = T(0);
-  for (int64_t m = order - 1; m >= 0; --m) {
-    const T coefficient = static_cast<T>(math::load(coefficients[m]));
-#pragma GCC ivdep
-    for (int64_t r = 0; r < count; ++r) out[r] = math::fma(out[r], grid[r], coefficient);
+void load_coefficients(const S* coefficients, int64_t order, int64_t count, int64_t stride, Row<T>* out) {
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    const S* from = coefficients + (lane < count ? lane * stride : 0);
+    for (int64_t m = 0; m < order; ++m) out[m].lane[lane] = static_cast<T>(math::load(from[m]));
   }
-  for (int64_t r = 0; r < count; ++r) out[r] *= grid[r];
-  for (int64_t r = num_points; r < count; ++r) out[r] = out[0];
-  const T largest = max_over(count, out);
-  for (int64_t r = 0; r < count; ++r) out[r] -= largest;
-  for (int64_t r = num_points; r < count; ++r) out[r] = fill;
 }
 
-// result[m] = sum_r weights[r] grid[r]^(m + 1); overwrites weights.
+// The polynomials on the grid less their maximum, so that large coefficients stay finite.
+template <class T>
+void shifted_logits(const Row<T>* coefficients, int64_t order, const std::vector<T>& grid, Row<T>* out) {
+  const size_t num_points = grid.size();
+  for (int64_t column = 0; column < kLanes; column += kWidth<T>) {
+    Vector<T> largest = Vector<T>{} - static_cast<T>(INFINITY);
+    for (size_t r = 0; r < num_points; ++r) {
+      Vector<T> sum = {};
+      for (int64_t m = order - 1; m >= 0; --m) sum = sum * grid[r] + load(coefficients[m], column);
+      sum *= grid[r];
+      store(sum, out[r], column);
+      largest = sum > largest ? sum : largest;
+    }
+    for (size_t r = 0; r < num_points; ++r) store<T>(load(out[r], column) - largest, out[r], column);
+  }
+}
+
+// Calls result(m, sum_r weights[r] grid[r]^(m + 1)) with a row for each m below order; overwrites weights.
 template <class T, class Result>
-void moments(T* __restrict weights, const T* grid, int64_t num_points, int64_t order, const Result& result) {
-  const int64_t count = padded(num_points);
+void moments(Row<T>* weights, const std::vector<T>& grid, int64_t order, const Result& result) {
   for (int64_t m = 0; m < order; ++m) {
-#pragma GCC ivdep
-    for (int64_t r = 0; r < count; ++r) weights[r] *= grid[r];
-    result(m, sum_over<T>(count, weights));
+    Row<T> total;
+    sum_rows<T, 1>(grid.size(), {&total}, [&](size_t r, int64_t column, Vector<T>* sums) {
+      const Vector<T> product = load(weights[r], column) * grid[r];
+      store(product, weights[r], column);
+      sums[0] += product;
+    });
+    result(m, total);
   }
 }
 
-}  // namespace coarse_grain
-}  // namespace dvae_ext::kernels::DVAE_EXT_ISA
+}  // namespace dvae_ext::kernels::DVAE_EXT_ISA::coarse_grain

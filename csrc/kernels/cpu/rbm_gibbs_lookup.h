@@ -11,13 +11,11 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/cpu/philox_lanes.h"
 #include "kernels/cpu/rbm_gibbs_common.h"
-#include "math/philox.h"
 
 namespace dvae_ext::kernels::DVAE_EXT_ISA::lookup {
 
@@ -110,93 +108,11 @@ inline void add_fields_of(int64_t groups, const uint32_t* words, int64_t words_p
   }
 }
 
-// Philox for 16 consecutive chains. Of the counter only the chain differs between lanes, so that the first two rounds
-// split: what depends on chain and sweep (here), on unit and sweep (UnitRounds) and the other 8 rounds.
-// Values sit in the low halves of 64-bit lanes, even and odd chains apart: vpmuludq ignores the high halves.
-struct ChainRounds {
-  __m512i even, odd;  // round 2: multiplier 0 times counter word 0
-};
-
-struct SweepKey {
-  uint32_t k0[math::kPhiloxRounds], k1[math::kPhiloxRounds];
-  uint32_t c2, c3;
-
-  SweepKey(uint64_t seed, uint64_t step) : c2(static_cast<uint32_t>(step)), c3(static_cast<uint32_t>(step >> 32)) {
-    for (uint32_t r = 0; r < math::kPhiloxRounds; ++r) {
-      k0[r] = static_cast<uint32_t>(seed) + r * math::kPhiloxWeyl0;
-      k1[r] = static_cast<uint32_t>(seed >> 32) + r * math::kPhiloxWeyl1;
-    }
-  }
-};
-
-inline ChainRounds chain_rounds(const SweepKey& key, uint32_t first_chain) {
-  const uint64_t product = static_cast<uint64_t>(math::kPhiloxMultiplier1) * key.c2;
-  const __m512i mix = _mm512_set1_epi32(static_cast<int>(static_cast<uint32_t>(product >> 32) ^ key.k0[0]));
-  const __m512i pairs = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-  const __m512i even = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_chain)), pairs);
-  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-  const __m512i multiplier = _mm512_set1_epi64(math::kPhiloxMultiplier0);
-  return {_mm512_mul_epu32(_mm512_xor_si512(even, mix), multiplier),
-          _mm512_mul_epu32(_mm512_xor_si512(odd, mix), multiplier)};
-}
-
-// The scalar parts of rounds 1 to 3.
-struct UnitRounds {
-  uint32_t round2_c0, round2_c1, round2_c2, round3_c2, round3_c3;
-
-  UnitRounds(const SweepKey& key, uint32_t c0) {
-    const uint64_t first0 = static_cast<uint64_t>(math::kPhiloxMultiplier0) * c0;
-    const uint64_t first1 = static_cast<uint64_t>(math::kPhiloxMultiplier1) * key.c2;
-    const uint32_t round1_c2 = static_cast<uint32_t>(first0 >> 32) ^ key.c3 ^ key.k1[0];
-    const uint64_t second1 = static_cast<uint64_t>(math::kPhiloxMultiplier1) * round1_c2;
-    round2_c0 = static_cast<uint32_t>(second1 >> 32) ^ static_cast<uint32_t>(first1) ^ key.k0[1];
-    round2_c1 = static_cast<uint32_t>(second1);
-    round2_c2 = static_cast<uint32_t>(first0) ^ key.k1[1];  // to be xored with the high half of the chains' product
-    const uint64_t third0 = static_cast<uint64_t>(math::kPhiloxMultiplier0) * round2_c0;
-    round3_c2 = static_cast<uint32_t>(third0 >> 32) ^ key.k1[2];  // to be xored with the low half of that product
-    round3_c3 = static_cast<uint32_t>(third0);
-  }
-};
-
-inline __m512i splat(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
-inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-
-struct Counter {
-  __m512i c0, c1, c2, c3;
-};
-
-// Rounds 3 to 10 for kHalves half-groups side by side, enough to hide the latency of the multiplications.
-template <int kHalves>
-inline void remaining_rounds(const __m512i (&product)[kHalves], const SweepKey& key, const UnitRounds& unit,
-                             Counter (&c)[kHalves]) {
-  const __m512i multiplier0 = _mm512_set1_epi64(math::kPhiloxMultiplier0);
-  const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
-#pragma GCC unroll 4
-  for (int h = 0; h < kHalves; ++h) {
-    const __m512i c2 = _mm512_xor_si512(_mm512_srli_epi64(product[h], 32), splat(unit.round2_c2));
-    const __m512i third1 = _mm512_mul_epu32(c2, multiplier1);
-    c[h] = {xor3(_mm512_srli_epi64(third1, 32), splat(unit.round2_c1), splat(key.k0[2])), third1,
-            _mm512_xor_si512(product[h], splat(unit.round3_c2)), splat(unit.round3_c3)};
-  }
-#pragma GCC unroll 10
-  for (int r = 3; r < math::kPhiloxRounds; ++r) {
-#pragma GCC unroll 4
-    for (int h = 0; h < kHalves; ++h) {
-      const __m512i product0 = _mm512_mul_epu32(c[h].c0, multiplier0);
-      const __m512i product1 = _mm512_mul_epu32(c[h].c2, multiplier1);
-      c[h] = {xor3(_mm512_srli_epi64(product1, 32), c[h].c1, splat(key.k0[r])), product1,
-              xor3(_mm512_srli_epi64(product0, 32), c[h].c3, splat(key.k1[r])), product0};
-    }
-  }
-}
-
 // Lanes whose draw succeeds: math::bernoulli(field, math::uniform_open(word)) with a shorter exp. Relative error of
 // the odds below 1e-6 up to |field| = 17, as much as a rounding of the field makes.
 inline __mmask16 bernoulli(__m512 field, __m512i word) {
   const __m512 one = _mm512_set1_ps(1.0f);
-  // 1.mantissa of the top 23 bits, minus (1 - 2^-24): exactly (top + 1/2) 2^-23.
-  const __m512i mantissa = _mm512_or_si512(_mm512_srli_epi32(word, 9), _mm512_castps_si512(one));
-  const __m512 uniform = _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
+  const __m512 uniform = philox::uniform_open(word);
   // exp(-field) = 2^n 2^r; beyond +-80 the outcome is certain, and 2^n stays a normal number.
   const __m512 x = _mm512_range_ps(field, _mm512_set1_ps(80.0f), 0x2);  // smaller magnitude, sign of the field
   const __m512 scale = _mm512_set1_ps(-1.44269504f);
@@ -216,28 +132,18 @@ inline __mmask16 bernoulli(__m512 field, __m512i word) {
 
 // Samples 4 units of kGroups groups of chains and writes, or adds, their bits to the words at `target`.
 template <int kGroups>
-inline void sample_units(const ChainRounds* chains, const SweepKey& key, const UnitRounds& unit, const float* fields,
-                         const int (&bits)[kOutputs], bool first_of_word, uint32_t* target, int64_t target_step) {
-  __m512i products[2 * kGroups];
+inline void sample_units(const philox::RowRounds* chains, const philox::RoundKeys& key, const philox::CallRounds& unit,
+                         const float* fields, const int (&bits)[kOutputs], bool first_of_word, uint32_t* target,
+                         int64_t target_step) {
+  __m512i words[kGroups][kOutputs];
+  philox::words_of(chains, key, unit, words);
 #pragma GCC unroll 2
   for (int c = 0; c < kGroups; ++c) {
-    products[2 * c] = chains[c].even;
-    products[2 * c + 1] = chains[c].odd;
-  }
-  Counter counters[2 * kGroups];
-  remaining_rounds<2 * kGroups>(products, key, unit, counters);
-  const auto interleave = [](__m512i a, __m512i b) { return _mm512_mask_shuffle_epi32(a, 0xaaaa, b, _MM_PERM_CCAA); };
-#pragma GCC unroll 2
-  for (int c = 0; c < kGroups; ++c) {
-    const Counter& even = counters[2 * c];
-    const Counter& odd = counters[2 * c + 1];
-    const __m512i words[kOutputs] = {interleave(even.c0, odd.c0), interleave(even.c1, odd.c1),
-                                     interleave(even.c2, odd.c2), interleave(even.c3, odd.c3)};
     uint32_t* states = target + c * target_step;
     __m512i result = first_of_word ? _mm512_setzero_si512() : _mm512_load_si512(states);
 #pragma GCC unroll 4
     for (int j = 0; j < kOutputs; ++j) {
-      const __mmask16 success = bernoulli(_mm512_load_ps(fields + (c * kOutputs + j) * kLanes), words[j]);
+      const __mmask16 success = bernoulli(_mm512_load_ps(fields + (c * kOutputs + j) * kLanes), words[c][j]);
       result = _mm512_mask_or_epi32(result, success, result, _mm512_set1_epi32(bits[j]));
     }
     _mm512_store_si512(states, result);
@@ -247,7 +153,7 @@ inline void sample_units(const ChainRounds* chains, const SweepKey& key, const U
 struct Scratch {
   AlignedBuffer<float> tables{kTablesPerTile * kOutputs * 32};
   AlignedBuffer<float> fields{kGroupsPerChunk * kOutputs * kLanes};
-  AlignedBuffer<ChainRounds> rounds{kGroupsPerChunk};
+  AlignedBuffer<philox::RowRounds> rounds{kGroupsPerChunk};
 };
 
 // Fields [group][output][lane] of outputs first ... first + 3.
@@ -273,8 +179,8 @@ inline void compute_fields(const HalfSweep<float>& half, const PackedStates& inp
 
 // Draws outputs first ... first + 3 from their fields; those from n_outputs on stay 0.
 inline void sample_fields(int64_t n_outputs, uint32_t stream, const float* fields, const PackedStates& outputs,
-                          int64_t groups, int64_t first, const SweepKey& key, const Scratch& scratch) {
-  const UnitRounds unit(key, static_cast<uint32_t>(first / kOutputs) | stream);
+                          int64_t groups, int64_t first, const philox::RoundKeys& key, const Scratch& scratch) {
+  const philox::CallRounds unit(key, static_cast<uint32_t>(first / kOutputs) | stream);
   const int position = static_cast<int>(first % kUnitsPerWord);
   int bits[kOutputs];
   for (int j = 0; j < kOutputs; ++j) bits[j] = first + j < n_outputs ? 1 << bit_of(position + j) : 0;
@@ -288,7 +194,7 @@ inline void sample_fields(int64_t n_outputs, uint32_t stream, const float* field
 }
 
 inline void half_sweep(const HalfSweep<float>& half, const PackedStates& inputs, const PackedStates& outputs,
-                       int64_t groups, const SweepKey& key, const Scratch& scratch) {
+                       int64_t groups, const philox::RoundKeys& key, const Scratch& scratch) {
   float* fields = scratch.fields.get();
   for (int64_t first = 0; first < half.n_outputs; first += kOutputs) {
     compute_fields(half, inputs, groups, first, scratch, fields);
@@ -342,9 +248,10 @@ void sample_chunk(const RbmGibbs& p, const HalfSweep<float>& to_hidden, const Ha
   State* hidden_states = static_cast<State*>(p.hidden) + first_chain * p.n_hidden;
   pack_states(visible_states, chains, p.n_visible, groups, visible);
   for (int64_t sweep = 0; sweep < p.sweeps; ++sweep) {
-    const SweepKey key(static_cast<uint64_t>(p.key[0]), static_cast<uint64_t>(p.key[1]) + static_cast<uint64_t>(sweep));
+    const philox::RoundKeys key(static_cast<uint64_t>(p.key[0]),
+                                static_cast<uint64_t>(p.key[1]) + static_cast<uint64_t>(sweep));
     for (int64_t group = 0; group < groups; ++group) {
-      scratch.rounds.get()[group] = chain_rounds(key, static_cast<uint32_t>(first_chain + group * kLanes));
+      scratch.rounds.get()[group] = philox::row_rounds(key, static_cast<uint32_t>(first_chain + group * kLanes));
     }
     half_sweep(to_hidden, visible, hidden, groups, key, scratch);
     half_sweep(to_visible, hidden, visible, groups, key, scratch);

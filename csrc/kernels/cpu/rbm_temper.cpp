@@ -26,7 +26,7 @@ struct LookupCore {
   AlignedBuffer<uint32_t> words;
   lookup::PackedStates visible, hidden;
   lookup::Scratch scratch;
-  lookup::SweepKey key{0, 0};
+  philox::RoundKeys key{0, 0};
 
   LookupCore(int64_t n_visible, int64_t n_hidden, int64_t group_count)
       : groups(group_count),
@@ -39,9 +39,9 @@ struct LookupCore {
   }
   void unpack(float* states, int64_t rows, int64_t units) const { lookup::unpack_states(visible, rows, units, states); }
   void begin(uint64_t seed, uint64_t step, uint32_t first_row) {
-    key = lookup::SweepKey(seed, step);
+    key = philox::RoundKeys(seed, step);
     for (int64_t g = 0; g < groups; ++g) {
-      scratch.rounds.get()[g] = lookup::chain_rounds(key, first_row + static_cast<uint32_t>(g * kLanes));
+      scratch.rounds.get()[g] = philox::row_rounds(key, first_row + static_cast<uint32_t>(g * kLanes));
     }
   }
   template <class States>

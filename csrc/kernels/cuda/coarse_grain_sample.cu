@@ -25,13 +25,12 @@ struct Sums {
 // The perturbed logits of one sample. A lane makes whole generator calls, four grid points each; it leaves the
 // perturbed logits of its points in `perturbed` where that is not null.
 template <class T>
-__device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_temperature, int lane, const T* logits,
+__device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, int lane, const T* logits,
                          T* perturbed) {
   const uint64_t seed = static_cast<uint64_t>(p.key[0]), offset = static_cast<uint64_t>(p.key[1]);
-  const int64_t first = dim * p.num_points, last = first + p.num_points;
   const coarse_grain::Grid<T> grid(p.num_points);
   Sums<T> sums{-static_cast<T>(INFINITY), T(0), T(0)};
-  for (int64_t call = first / 4 + lane; 4 * call < last; call += 32) {
+  for (int call = lane; 4 * call < p.num_points; call += 32) {
     const math::Words4 w = math::philox4x32(static_cast<uint32_t>(call), row, static_cast<uint32_t>(offset),
                                             static_cast<uint32_t>(offset >> 32), static_cast<uint32_t>(seed),
                                             static_cast<uint32_t>(seed >> 32));
@@ -40,8 +39,8 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_
     T largest = sums.largest;
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-      const int64_t r = 4 * call + q - first;
-      if (r >= 0 && r < p.num_points) {
+      const int r = 4 * call + q;
+      if (r < p.num_points) {
         values[q] = logits[r] + math::gumbel_from_word<T>(words[q]);
         if (perturbed != nullptr) perturbed[r] = values[q];
         largest = values[q] > largest ? values[q] : largest;
@@ -53,8 +52,8 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, int64_t dim, T inverse_
     sums.largest = largest;
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-      const int64_t r = 4 * call + q - first;
-      if (r >= 0 && r < p.num_points) {
+      const int r = 4 * call + q;
+      if (r < p.num_points) {
         const T weight = math::exp_of_minus((largest - values[q]) * inverse_temperature);
         sums.mass += weight;
         sums.moment = math::fma(weight, grid(r), sums.moment);
@@ -75,15 +74,14 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
   const int64_t item = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp;
   if (item >= p.batch * p.dims) return;  // whole warps leave, and no barrier follows
   T* logits = shared + warp * p.num_points;
-  const int64_t b = item / p.dims, dim = item % p.dims;
   const T inverse_temperature = static_cast<T>(1.0 / p.temperature);
   coarse_grain::shifted_logits<T>(coefficients + item * p.order, p.order, p.num_points, lane, logits);
   __syncwarp();
   for (int64_t l = 0; l < p.num_samples; ++l) {
-    const int64_t row = l * p.batch + b;
+    const int64_t row = l * p.batch * p.dims + item;
     const Sums<T> sums =
-        relax<T>(p, static_cast<uint32_t>(row), dim, inverse_temperature, lane, logits, static_cast<T*>(nullptr));
-    if (lane == 0) z[row * p.dims + dim] = math::store<S>(sums.moment / sums.mass);
+        relax<T>(p, static_cast<uint32_t>(row), inverse_temperature, lane, logits, static_cast<T*>(nullptr));
+    if (lane == 0) z[row] = math::store<S>(sums.moment / sums.mass);
   }
 }
 
@@ -99,7 +97,6 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
   T* logits = shared + warp * 3 * p.num_points;
   T* perturbed = logits + p.num_points;
   T* grad_logits = perturbed + p.num_points;
-  const int64_t b = item / p.dims, dim = item % p.dims;
   const T inverse_temperature = static_cast<T>(1.0 / p.temperature);
   coarse_grain::shifted_logits<T>(coefficients + item * p.order, p.order, p.num_points, lane, logits);
   const coarse_grain::Grid<T> grid(p.num_points);
@@ -107,11 +104,11 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
   __syncwarp();
   // dz/dlogit_r = y_r (grid_r - z) / T; summed over samples before it meets the powers of the grid.
   for (int64_t l = 0; l < p.num_samples; ++l) {
-    const int64_t row = l * p.batch + b;
-    const Sums<T> sums = relax<T>(p, static_cast<uint32_t>(row), dim, inverse_temperature, lane, logits, perturbed);
+    const int64_t row = l * p.batch * p.dims + item;
+    const Sums<T> sums = relax<T>(p, static_cast<uint32_t>(row), inverse_temperature, lane, logits, perturbed);
     __syncwarp();
     const T z = sums.moment / sums.mass;
-    const T scale = static_cast<T>(math::load(grad_z[row * p.dims + dim])) * inverse_temperature / sums.mass;
+    const T scale = static_cast<T>(math::load(grad_z[row])) * inverse_temperature / sums.mass;
     for (int r = lane; r < p.num_points; r += 32) {
       const T weight = math::exp_of_minus((sums.largest - perturbed[r]) * inverse_temperature);
       grad_logits[r] = math::fma(scale * weight, grid(r) - z, grad_logits[r]);

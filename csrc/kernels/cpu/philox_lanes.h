@@ -1,0 +1,137 @@
+// The counter-based generator for 16 consecutive counter rows at a time, with AVX-512.
+//
+// Of the counter only the row differs between lanes, so that the first two rounds split: what depends on row and step
+// (RowRounds), on call and step (CallRounds) and the other 8 rounds. Values sit in the low halves of 64-bit lanes, even
+// and odd rows apart: vpmuludq ignores the high halves.
+#pragma once
+
+#if defined(__AVX512F__)
+
+// GCC 12 reports the intrinsics' own "undefined" operands as uninitialised.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include "math/philox.h"
+
+namespace dvae_ext::kernels::DVAE_EXT_ISA::philox {
+
+struct RowRounds {
+  __m512i even, odd;  // round 2: multiplier 0 times counter word 0
+};
+
+struct RoundKeys {
+  uint32_t k0[math::kPhiloxRounds], k1[math::kPhiloxRounds];
+  uint32_t c2, c3;
+
+  RoundKeys(uint64_t seed, uint64_t step) : c2(static_cast<uint32_t>(step)), c3(static_cast<uint32_t>(step >> 32)) {
+    for (uint32_t r = 0; r < math::kPhiloxRounds; ++r) {
+      k0[r] = static_cast<uint32_t>(seed) + r * math::kPhiloxWeyl0;
+      k1[r] = static_cast<uint32_t>(seed >> 32) + r * math::kPhiloxWeyl1;
+    }
+  }
+};
+
+inline RowRounds row_rounds(const RoundKeys& key, uint32_t first_row) {
+  const uint64_t product = static_cast<uint64_t>(math::kPhiloxMultiplier1) * key.c2;
+  const __m512i mix = _mm512_set1_epi32(static_cast<int>(static_cast<uint32_t>(product >> 32) ^ key.k0[0]));
+  const __m512i pairs = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m512i even = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first_row)), pairs);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  const __m512i multiplier = _mm512_set1_epi64(math::kPhiloxMultiplier0);
+  return {_mm512_mul_epu32(_mm512_xor_si512(even, mix), multiplier),
+          _mm512_mul_epu32(_mm512_xor_si512(odd, mix), multiplier)};
+}
+
+// The scalar parts of rounds 1 to 3.
+struct CallRounds {
+  uint32_t round2_c0, round2_c1, round2_c2, round3_c2, round3_c3;
+
+  CallRounds(const RoundKeys& key, uint32_t c0) {
+    const uint64_t first0 = static_cast<uint64_t>(math::kPhiloxMultiplier0) * c0;
+    const uint64_t first1 = static_cast<uint64_t>(math::kPhiloxMultiplier1) * key.c2;
+    const uint32_t round1_c2 = static_cast<uint32_t>(first0 >> 32) ^ key.c3 ^ key.k1[0];
+    const uint64_t second1 = static_cast<uint64_t>(math::kPhiloxMultiplier1) * round1_c2;
+    round2_c0 = static_cast<uint32_t>(second1 >> 32) ^ static_cast<uint32_t>(first1) ^ key.k0[1];
+    round2_c1 = static_cast<uint32_t>(second1);
+    round2_c2 = static_cast<uint32_t>(first0) ^ key.k1[1];  // to be xored with the high half of the rows' product
+    const uint64_t third0 = static_cast<uint64_t>(math::kPhiloxMultiplier0) * round2_c0;
+    round3_c2 = static_cast<uint32_t>(third0 >> 32) ^ key.k1[2];  // to be xored with the low half of that product
+    round3_c3 = static_cast<uint32_t>(third0);
+  }
+};
+
+namespace detail {
+
+inline __m512i splat(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
+inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+
+struct Counter {
+  __m512i c0, c1, c2, c3;
+};
+
+// Rounds 3 to 10 for kHalves half-groups side by side, enough to hide the latency of the multiplications.
+template <int kHalves>
+inline void remaining_rounds(const __m512i (&product)[kHalves], const RoundKeys& key, const CallRounds& call,
+                             Counter (&c)[kHalves]) {
+  const __m512i multiplier0 = _mm512_set1_epi64(math::kPhiloxMultiplier0);
+  const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
+#pragma GCC unroll 4
+  for (int h = 0; h < kHalves; ++h) {
+    const __m512i c2 = _mm512_xor_si512(_mm512_srli_epi64(product[h], 32), splat(call.round2_c2));
+    const __m512i third1 = _mm512_mul_epu32(c2, multiplier1);
+    c[h] = {xor3(_mm512_srli_epi64(third1, 32), splat(call.round2_c1), splat(key.k0[2])), third1,
+            _mm512_xor_si512(product[h], splat(call.round3_c2)), splat(call.round3_c3)};
+  }
+#pragma GCC unroll 10
+  for (int r = 3; r < math::kPhiloxRounds; ++r) {
+#pragma GCC unroll 4
+    for (int h = 0; h < kHalves; ++h) {
+      const __m512i product0 = _mm512_mul_epu32(c[h].c0, multiplier0);
+      const __m512i product1 = _mm512_mul_epu32(c[h].c2, multiplier1);
+      c[h] = {xor3(_mm512_srli_epi64(product1, 32), c[h].c1, splat(key.k0[r])), product1,
+              xor3(_mm512_srli_epi64(product0, 32), c[h].c3, splat(key.k1[r])), product0};
+    }
+  }
+}
+
+inline __m512i interleaved(__m512i even, __m512i odd) {
+  return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+}
+
+}  // namespace detail
+
+// The four words of a call for kGroups groups of 16 rows: words[group][word], one row per lane.
+template <int kGroups>
+inline void words_of(const RowRounds* rows, const RoundKeys& key, const CallRounds& call,
+                     __m512i (&words)[kGroups][4]) {
+  __m512i products[2 * kGroups];
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) {
+    products[2 * g] = rows[g].even;
+    products[2 * g + 1] = rows[g].odd;
+  }
+  detail::Counter counters[2 * kGroups];
+  detail::remaining_rounds<2 * kGroups>(products, key, call, counters);
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) {
+    const detail::Counter &even = counters[2 * g], &odd = counters[2 * g + 1];
+    words[g][0] = detail::interleaved(even.c0, odd.c0);
+    words[g][1] = detail::interleaved(even.c1, odd.c1);
+    words[g][2] = detail::interleaved(even.c2, odd.c2);
+    words[g][3] = detail::interleaved(even.c3, odd.c3);
+  }
+}
+
+// uniform_open of math/philox.h for a vector of words: 1.mantissa of the top 23 bits, minus (1 - 2^-24).
+inline __m512 uniform_open(__m512i word) {
+  const __m512i mantissa = _mm512_or_si512(_mm512_srli_epi32(word, 9), _mm512_set1_epi32(0x3f800000));
+  return _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
+}
+
+}  // namespace dvae_ext::kernels::DVAE_EXT_ISA::philox
+
+#pragma GCC diagnostic pop
+
+#endif  // __AVX512F__

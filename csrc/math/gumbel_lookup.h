@@ -1,0 +1,83 @@
+// What math/gumbel.h computes with longer polynomials, by table for AVX-512: the top 5 bits of a mantissa, or of the
+// fraction of an exponent, choose one of 32 intervals (one vpermi2ps), and the polynomials on what is left are short.
+#pragma once
+
+#if defined(__AVX512F__)
+
+// GCC 12 reports the intrinsics' own "undefined" operands as uninitialised.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include <cmath>
+
+#include "math/elementary.h"
+
+namespace dvae_ext::math {
+inline namespace DVAE_EXT_ISA {
+
+class GumbelTables {
+ public:
+  GumbelTables() {
+    for (int i = 0; i < 32; ++i) {
+      // The last interval, next to 2, is reduced by exactly 1/2: numbers just below 1 keep the digits of their
+      // logarithm.
+      inverse_[i] = i == 31 ? 0.5f : static_cast<float>(64.0 / (65 + 2 * i));
+      log2_[i] = static_cast<float>(-std::log2(static_cast<double>(inverse_[i])));
+      exp2_[i] = bit_cast<int32_t>(static_cast<float>(std::exp2(i / 32.0))) - (i << 18);
+    }
+  }
+
+  // log2 x of positive normal numbers; on (0, 1) with a relative error below 4e-7, enough for noise.
+  DVAE_EXT_HD __m512 log2(__m512 x) const {
+    __m512 f, base, quotient;
+    reduce(x, f, base, quotient);
+    return _mm512_fmadd_ps(quotient, f, base);
+  }
+  DVAE_EXT_HD __m512 minus_log2(__m512 x) const {
+    __m512 f, base, quotient;
+    reduce(x, f, base, quotient);
+    return _mm512_fnmsub_ps(quotient, f, base);
+  }
+
+  // 2^x for x <= 126, never less than 2^-125, which stands for zero: relative error 1.2e-7.
+  DVAE_EXT_HD __m512 exp2(__m512 x) const {
+    const __m512 shift = _mm512_set1_ps(0x1.8p18f);  // adding it leaves the nearest multiple of 1/32 in the low bits
+    const __m512 held = _mm512_max_ps(_mm512_set1_ps(-125.0f), x);  // of a NaN, the NaN
+    const __m512 shifted = _mm512_add_ps(held, shift);
+    const __m512 r = _mm512_sub_ps(held, _mm512_sub_ps(shifted, shift));
+    const __m512i bits = _mm512_castps_si512(shifted);
+    const __m512i fraction = _mm512_permutex2var_epi32(_mm512_load_si512(exp2_), bits, _mm512_load_si512(exp2_ + 16));
+    const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(fraction, _mm512_slli_epi32(bits, 18)));
+    const __m512 quotient = _mm512_fmadd_ps(r, _mm512_set1_ps(0.240228855f), _mm512_set1_ps(0.693157199f));
+    return _mm512_fmadd_ps(_mm512_mul_ps(scale, quotient), r, scale);
+  }
+
+ private:
+  // log2 x = base + quotient f, with a Remez fit of log2(1 + f) / f on |f| <= 1/64, relative error 2.4e-7.
+  DVAE_EXT_HD void reduce(__m512 x, __m512& f, __m512& base, __m512& quotient) const {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i interval = _mm512_srli_epi32(bits, 18);
+    const __m512i fraction = _mm512_set1_epi32(0x7fffff), one = _mm512_set1_epi32(0x3f800000);
+    const __m512 mantissa = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(bits, fraction, one, 0xea));  // and, then or
+    f = _mm512_fmsub_ps(mantissa, entry(inverse_, interval), _mm512_set1_ps(1.0f));
+    base = _mm512_add_ps(entry(log2_, interval), _mm512_getexp_ps(x));
+    quotient = _mm512_fmadd_ps(f, _mm512_set1_ps(0.480964399f), _mm512_set1_ps(-0.721413571f));
+    quotient = _mm512_fmadd_ps(quotient, f, _mm512_set1_ps(1.44269504f));
+  }
+  DVAE_EXT_HD static __m512 entry(const float* table, __m512i index) {
+    return _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
+  }
+
+  alignas(64) float inverse_[32];
+  alignas(64) float log2_[32];
+  alignas(64) int32_t exp2_[32];
+};
+
+}  // namespace DVAE_EXT_ISA
+}  // namespace dvae_ext::math
+
+#pragma GCC diagnostic pop
+
+#endif  // __AVX512F__
