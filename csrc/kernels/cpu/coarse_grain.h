@@ -98,14 +98,19 @@ void shifted_logits(const Row<T>* coefficients, int64_t order, const std::vector
 // Calls result(m, sum_r weights[r] grid[r]^(m + 1)) with a row for each m below order; overwrites weights.
 template <class T, class Result>
 void moments(Row<T>* weights, const std::vector<T>& grid, int64_t order, const Result& result) {
-  for (int64_t m = 0; m < order; ++m) {
-    Row<T> total;
-    sum_rows<T, 1>(grid.size(), {&total}, [&](size_t r, int64_t column, Vector<T>* sums) {
-      const Vector<T> product = load(weights[r], column) * grid[r];
-      store(product, weights[r], column);
-      sums[0] += product;
-    });
-    result(m, total);
+  constexpr int kAtOnce = 4;  // powers in one pass over the rows; the last pass may take some that nobody asked for
+  for (int64_t m = 0; m < order; m += kAtOnce) {
+    Row<T> totals[kAtOnce];
+    sum_rows<T, kAtOnce>(grid.size(), {&totals[0], &totals[1], &totals[2], &totals[3]},
+                         [&](size_t r, int64_t column, Vector<T>* sums) {
+                           Vector<T> product = load(weights[r], column);
+                           for (int i = 0; i < kAtOnce; ++i) {
+                             product *= grid[r];
+                             sums[i] += product;
+                           }
+                           store(product, weights[r], column);
+                         });
+    for (int64_t i = 0; i < kAtOnce && m + i < order; ++i) result(m + i, totals[i]);
   }
 }
 

@@ -75,7 +75,7 @@ struct Block {
   Categorical<T> q;
   const T *log_p, *p;  // the prior's
   Row<T> kl;
-  std::vector<Row<T>> terms;
+  std::vector<Row<T>> terms;  // of the divergence, later the gradient of each logit
 
   explicit Block(size_t num_points) : q(num_points), terms(num_points) {}
 
@@ -134,8 +134,9 @@ void coarse_grain_kl_backward(const CoarseGrainKlBackward& params, const Paralle
     using T = compute_t<S>;
     const int64_t order = params.order, dims = params.dims;
     const std::vector<T> grid = coarse_grain::grid_points<T>(params.num_points);
-    for_each_block<S>(params, grid, parallel, [&](const Block<T>& block, int64_t d, int64_t first, int64_t count) {
-      std::vector<Row<T>> by_q(grid.size()), by_p(grid.size());
+    for_each_block<S>(params, grid, parallel, [&](Block<T>& block, int64_t d, int64_t first, int64_t count) {
+      std::vector<Row<T>>& by_q = block.terms;
+      std::vector<Row<T>> by_p(grid.size());
       const S* grad_kl = static_cast<const S*>(params.grad_kl) + first * dims + d;
       Row<T> weight{};
       for (int64_t lane = 0; lane < count; ++lane) weight.lane[lane] = static_cast<T>(math::load(grad_kl[lane * dims]));
