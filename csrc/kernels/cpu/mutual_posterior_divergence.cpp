@@ -32,24 +32,19 @@ void forward(const pairwise::Features<NormalPairs, math::compute_t<S>>& x, const
              const Parallel& parallel) {
   using T = math::compute_t<S>;
   const int64_t batch = p.batch;
-  parallel_for(parallel, 0, batch, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> values(static_cast<size_t>(x.padded())), softplus_sums(values);
-    const T* row = values.data();
-    const T* terms = softplus_sums.data();
-    for (int64_t i = begin; i < end; ++i) {
-      pairwise::row<NormalPairs, kWide, true, T>(x, i, values.data(), softplus_sums.data());
-      memcpy(static_cast<T*>(p.kl) + i * batch, row, static_cast<size_t>(batch) * sizeof(T));
-      const double mean = sum_without(i, batch, [=](int64_t j) { return static_cast<double>(row[j]); }) /
-                          static_cast<double>(batch - 1);
-      double* statistics = p.row_statistics + 3 * i;
-      statistics[0] = sum_without(i, batch, [=](int64_t j) { return static_cast<double>(terms[j]); });
-      statistics[1] = mean;
-      statistics[2] = sum_without(i, batch, [=](int64_t j) {
-        const double deviation = static_cast<double>(row[j]) - mean;
-        return deviation * deviation;
-      });
-    }
-  });
+  const auto body = [&](int64_t i, const T* row, const T* terms) {
+    memcpy(static_cast<T*>(p.kl) + i * batch, row, static_cast<size_t>(batch) * sizeof(T));
+    const double mean =
+        sum_without(i, batch, [=](int64_t j) { return static_cast<double>(row[j]); }) / static_cast<double>(batch - 1);
+    double* statistics = p.row_statistics + 3 * i;
+    statistics[0] = sum_without(i, batch, [=](int64_t j) { return static_cast<double>(terms[j]); });
+    statistics[1] = mean;
+    statistics[2] = sum_without(i, batch, [=](int64_t j) {
+      const double deviation = static_cast<double>(row[j]) - mean;
+      return deviation * deviation;
+    });
+  };
+  pairwise::for_each_row<NormalPairs, kWide, true, T>(x, parallel, body);
 }
 
 }  // namespace
