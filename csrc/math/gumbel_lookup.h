@@ -29,7 +29,8 @@ class GumbelTables {
     }
   }
 
-  // log2 x of positive normal numbers; on (0, 1) with a relative error below 4e-7, enough for noise.
+  // log2 x of positive normal numbers; on the uniforms of the generator with a relative error below 1.3e-6, enough for
+  // noise: log2(-log2 u) has an absolute error of 2.2e-6.
   DVAE_EXT_HD __m512 log2(__m512 x) const {
     __m512 f, base, quotient;
     reduce(x, f, base, quotient);
@@ -41,7 +42,7 @@ class GumbelTables {
     return _mm512_fnmsub_ps(quotient, f, base);
   }
 
-  // 2^x for x <= 126, never less than 2^-125, which stands for zero: relative error 1.2e-7.
+  // 2^x for x <= 126, never less than 2^-125, which stands for zero: relative error 1.7e-7.
   DVAE_EXT_HD __m512 exp2(__m512 x) const {
     const __m512 shift = _mm512_set1_ps(0x1.8p18f);  // adding it leaves the nearest multiple of 1/32 in the low bits
     const __m512 held = _mm512_max_ps(_mm512_set1_ps(-125.0f), x);  // of a NaN, the NaN
