@@ -54,7 +54,7 @@ struct Backward {
     if constexpr (kOnly >= 0) {
       out[0] = x[0] * slope[kOnly];
     } else {
-#pragma GCC unroll 16
+      DVAE_EXT_UNROLL
       for (int i = 0; i < kArguments; ++i) out[i] = x[0] * slope[i];
     }
   }

@@ -23,3 +23,10 @@
 #else
 #define DVAE_EXT_HAS_FMA 0
 #endif
+
+// The loop after it has a constant number of steps and should not remain a loop.
+#if defined(__CUDACC__)
+#define DVAE_EXT_UNROLL _Pragma("unroll")
+#else
+#define DVAE_EXT_UNROLL _Pragma("GCC unroll 16")
+#endif

@@ -3,13 +3,6 @@
 
 #include "math/elementary.h"
 
-// The loop after it has a constant number of steps and should not remain a loop.
-#if defined(__CUDACC__)
-#define DVAE_EXT_UNROLL _Pragma("unroll")
-#else
-#define DVAE_EXT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {
 
