@@ -104,36 +104,51 @@ class Noise<float> {
   template <bool kDirect>
   void perturb_rows(uint32_t first_row, float inverse_temperature, const std::vector<Row<float>>& shifted,
                     Row<float>* out) const {
-    constexpr int kGroups = kLanes / 16;
     philox::RowRounds rows[kGroups];
     for (int g = 0; g < kGroups; ++g) rows[g] = philox::row_rounds(keys_, first_row + 16 * static_cast<uint32_t>(g));
     const __m512 factor = _mm512_set1_ps(kDirect ? -inverse_temperature : static_cast<float>(-math::kLn2));
+    // The rounds of the next call lie between the stages of this one's logarithms: the processor sees both chains.
+    philox::Call<kGroups> next;
+    next.begin(rows, keys_, calls_[0]);
+#pragma GCC unroll 10
+    for (int r = next.kFirstRound; r < math::kPhiloxRounds; ++r) next.round(keys_, r);
     for (size_t call = 0; call < calls_.size(); ++call) {
       __m512i words[kGroups][kWords];
-      philox::words_of(rows, keys_, calls_[call], words);
-      const Row<float>* logits = shifted.data() + kWords * call;
-      Row<float>* results = out + kWords * call;
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) {
-        // Stage by stage: the chains of the four words overlap.
-        __m512 x[kWords];
-#pragma GCC unroll 4
-        for (int j = 0; j < kWords; ++j) x[j] = philox::uniform_open(words[g][j]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kWords; ++j) x[j] = tables_.minus_log2(x[j]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kWords; ++j) x[j] = tables_.log2(x[j]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kWords; ++j) x[j] = _mm512_fmadd_ps(x[j], factor, _mm512_load_ps(logits[j].lane + 16 * g));
-#pragma GCC unroll 4
-        for (int j = 0; j < kWords; ++j) {
-          _mm512_store_ps(results[j].lane + 16 * g, kDirect ? tables_.exp2(x[j]) : x[j]);
-        }
-      }
+      next.words(words);
+      next.begin(rows, keys_, calls_[std::min(call + 1, calls_.size() - 1)]);
+      perturb_group<kDirect>(words[0], next, next.kFirstRound, factor, shifted.data() + kWords * call, 0,
+                             out + kWords * call);
+      perturb_group<kDirect>(words[1], next, next.kFirstRound + 4, factor, shifted.data() + kWords * call, 16,
+                             out + kWords * call);
     }
   }
 
  private:
+  static constexpr int kGroups = kLanes / 16;
+  static_assert(kGroups == 2);
+
+  // The four words of 16 lanes from `lane` on, stage by stage so that their chains overlap too; up to four rounds of
+  // the next call, from `round` on.
+  template <bool kDirect>
+  DVAE_EXT_HD void perturb_group(const __m512i (&words)[kWords], philox::Call<kGroups>& next, int round, __m512 factor,
+                                 const Row<float>* shifted, int lane, Row<float>* out) const {
+    __m512 x[kWords];
+#pragma GCC unroll 4
+    for (int j = 0; j < kWords; ++j) x[j] = philox::uniform_open(words[j]);
+    next.round(keys_, round);
+#pragma GCC unroll 4
+    for (int j = 0; j < kWords; ++j) x[j] = tables_.minus_log2(x[j]);
+    next.round(keys_, round + 1);
+#pragma GCC unroll 4
+    for (int j = 0; j < kWords; ++j) x[j] = tables_.log2(x[j]);
+    next.round(keys_, round + 2);
+#pragma GCC unroll 4
+    for (int j = 0; j < kWords; ++j) x[j] = _mm512_fmadd_ps(x[j], factor, _mm512_load_ps(shifted[j].lane + lane));
+#pragma GCC unroll 4
+    for (int j = 0; j < kWords; ++j) _mm512_store_ps(out[j].lane + lane, kDirect ? tables_.exp2(x[j]) : x[j]);
+    if (round + 3 < math::kPhiloxRounds) next.round(keys_, round + 3);
+  }
+
   math::GumbelTables tables_;
   philox::RoundKeys keys_;
   std::vector<philox::CallRounds> calls_;

@@ -62,66 +62,72 @@ struct CallRounds {
   }
 };
 
-namespace detail {
+// One call of the generator for kGroups groups of 16 rows, a round at a time, so that other work can be put between the
+// rounds: they are a long chain of dependent operations. begin() makes rounds 1 to 3.
+template <int kGroups>
+class Call {
+ public:
+  static constexpr int kFirstRound = 3;  // of those left to round(), which counts from 0
 
-inline __m512i splat(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
-inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-
-struct Counter {
-  __m512i c0, c1, c2, c3;
-};
-
-// Rounds 3 to 10 for kHalves half-groups side by side, enough to hide the latency of the multiplications.
-template <int kHalves>
-inline void remaining_rounds(const __m512i (&product)[kHalves], const RoundKeys& key, const CallRounds& call,
-                             Counter (&c)[kHalves]) {
-  const __m512i multiplier0 = _mm512_set1_epi64(math::kPhiloxMultiplier0);
-  const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
+  inline void begin(const RowRounds* rows, const RoundKeys& key, const CallRounds& call) {
+    const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
 #pragma GCC unroll 4
-  for (int h = 0; h < kHalves; ++h) {
-    const __m512i c2 = _mm512_xor_si512(_mm512_srli_epi64(product[h], 32), splat(call.round2_c2));
-    const __m512i third1 = _mm512_mul_epu32(c2, multiplier1);
-    c[h] = {xor3(_mm512_srli_epi64(third1, 32), splat(call.round2_c1), splat(key.k0[2])), third1,
-            _mm512_xor_si512(product[h], splat(call.round3_c2)), splat(call.round3_c3)};
-  }
-#pragma GCC unroll 10
-  for (int r = 3; r < math::kPhiloxRounds; ++r) {
-#pragma GCC unroll 4
-    for (int h = 0; h < kHalves; ++h) {
-      const __m512i product0 = _mm512_mul_epu32(c[h].c0, multiplier0);
-      const __m512i product1 = _mm512_mul_epu32(c[h].c2, multiplier1);
-      c[h] = {xor3(_mm512_srli_epi64(product1, 32), c[h].c1, splat(key.k0[r])), product1,
-              xor3(_mm512_srli_epi64(product0, 32), c[h].c3, splat(key.k1[r])), product0};
+    for (int h = 0; h < 2 * kGroups; ++h) {
+      const __m512i product = h % 2 == 0 ? rows[h / 2].even : rows[h / 2].odd;
+      const __m512i c2 = _mm512_xor_si512(_mm512_srli_epi64(product, 32), splat(call.round2_c2));
+      const __m512i third1 = _mm512_mul_epu32(c2, multiplier1);
+      counters_[h] = {xor3(_mm512_srli_epi64(third1, 32), splat(call.round2_c1), splat(key.k0[2])), third1,
+                      _mm512_xor_si512(product, splat(call.round3_c2)), splat(call.round3_c3)};
     }
   }
-}
 
-inline __m512i interleaved(__m512i even, __m512i odd) {
-  return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
-}
+  inline void round(const RoundKeys& key, int round) {
+    const __m512i multiplier0 = _mm512_set1_epi64(math::kPhiloxMultiplier0);
+    const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
+#pragma GCC unroll 4
+    for (Counter& c : counters_) {
+      const __m512i product0 = _mm512_mul_epu32(c.c0, multiplier0);
+      const __m512i product1 = _mm512_mul_epu32(c.c2, multiplier1);
+      c = {xor3(_mm512_srli_epi64(product1, 32), c.c1, splat(key.k0[round])), product1,
+           xor3(_mm512_srli_epi64(product0, 32), c.c3, splat(key.k1[round])), product0};
+    }
+  }
 
-}  // namespace detail
+  // words[group][word], one row per lane.
+  inline void words(__m512i (&words)[kGroups][4]) const {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) {
+      const Counter &even = counters_[2 * g], &odd = counters_[2 * g + 1];
+      words[g][0] = interleaved(even.c0, odd.c0);
+      words[g][1] = interleaved(even.c1, odd.c1);
+      words[g][2] = interleaved(even.c2, odd.c2);
+      words[g][3] = interleaved(even.c3, odd.c3);
+    }
+  }
 
-// The four words of a call for kGroups groups of 16 rows: words[group][word], one row per lane.
+ private:
+  struct Counter {
+    __m512i c0, c1, c2, c3;
+  };
+
+  static __m512i splat(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
+  static __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+  static __m512i interleaved(__m512i even, __m512i odd) {
+    return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+  }
+
+  Counter counters_[2 * kGroups];
+};
+
+// A whole call.
 template <int kGroups>
 inline void words_of(const RowRounds* rows, const RoundKeys& key, const CallRounds& call,
                      __m512i (&words)[kGroups][4]) {
-  __m512i products[2 * kGroups];
-#pragma GCC unroll 2
-  for (int g = 0; g < kGroups; ++g) {
-    products[2 * g] = rows[g].even;
-    products[2 * g + 1] = rows[g].odd;
-  }
-  detail::Counter counters[2 * kGroups];
-  detail::remaining_rounds<2 * kGroups>(products, key, call, counters);
-#pragma GCC unroll 2
-  for (int g = 0; g < kGroups; ++g) {
-    const detail::Counter &even = counters[2 * g], &odd = counters[2 * g + 1];
-    words[g][0] = detail::interleaved(even.c0, odd.c0);
-    words[g][1] = detail::interleaved(even.c1, odd.c1);
-    words[g][2] = detail::interleaved(even.c2, odd.c2);
-    words[g][3] = detail::interleaved(even.c3, odd.c3);
-  }
+  Call<kGroups> rounds;
+  rounds.begin(rows, key, call);
+#pragma GCC unroll 10
+  for (int r = Call<kGroups>::kFirstRound; r < math::kPhiloxRounds; ++r) rounds.round(key, r);
+  rounds.words(words);
 }
 
 // uniform_open of math/philox.h for a vector of words: 1.mantissa of the top 23 bits, minus (1 - 2^-24).
