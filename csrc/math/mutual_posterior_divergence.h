@@ -14,10 +14,9 @@ DVAE_EXT_HD T softplus_chain(T u, T kl) {
 }
 
 // Subtracts scale * sigmoid(-kl), the derivative of scale * softplus(-kl), from the weights of both directions of a
-// pair. One division serves both sigmoids.
+// pair, given e^-kl of both. One division serves both sigmoids.
 template <class T>
-DVAE_EXT_HD void subtract_sigmoids(T kl_ab, T kl_ba, T scale, T& weight_ab, T& weight_ba) {
-  const T e_ab = exp_of_minus(kl_ab), e_ba = exp_of_minus(kl_ba);
+DVAE_EXT_HD void subtract_sigmoids(T e_ab, T e_ba, T scale, T& weight_ab, T& weight_ba) {
   const T one_ab = T(1) + e_ab, one_ba = T(1) + e_ba;
   const T shared = scale / (one_ab * one_ba);
   weight_ab -= e_ab * one_ba * shared;

@@ -82,6 +82,8 @@ struct NormalPairs {
       grad_logvar += T(0.5) * fma(w_ab, slope_ab, w_ba * slope_ba);
     }
   };
+  template <bool kWide, class T>
+  using Divergence = Pair<kWide, T>;
 };
 
 // The derivatives alone, for float: they need exp(d) - 1 and no series. With the two exponentials of a side kept in two
@@ -134,7 +136,13 @@ struct NormalSlopes {
   };
   template <bool kWide, class T>
   using Pair = std::conditional_t<kWide, NormalPairs::Pair<true, T>, Narrow<T>>;
+  template <bool kWide, class T>
+  using Divergence = NormalPairs::Pair<kWide, T>;
 };
+
+// What the gradients of a type of computation are made with.
+template <class T>
+using NormalGradients = std::conditional_t<std::is_same_v<T, float>, NormalSlopes, NormalPairs>;
 
 }  // namespace DVAE_EXT_ISA
 }  // namespace dvae_ext::math

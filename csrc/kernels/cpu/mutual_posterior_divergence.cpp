@@ -94,7 +94,8 @@ void mutual_posterior_divergence_backward(const MutualPosteriorDivergenceBackwar
       return static_cast<T>(level + slope * (static_cast<double>(kl[i * p.batch + j]) - mean));
     };
     const T softplus_scale = static_cast<T>(scalar(p.grad_diverse) / pairs);
-    pairwise::backward<NormalPairs, true>(inputs, p.batch, p.dims, weight, softplus_scale, grads, parallel);
+    pairwise::backward<math::NormalGradients<T>, true>(inputs, p.batch, p.dims, weight, softplus_scale, grads,
+                                                       parallel);
   });
 }
 

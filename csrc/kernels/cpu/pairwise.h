@@ -72,7 +72,9 @@ void divergences(const Features<Family, T>& x, int64_t i0, int64_t rows, T* kl, 
   const int64_t stride = x.padded();
   for (int64_t j0 = 0; j0 < stride; j0 += kColumnTile) {
     const int64_t count = stride - j0 < kColumnTile ? stride - j0 : kColumnTile;
-    alignas(64) T chains[kRowChunk][kColumnTile];
+    // Exponentials have a loop of their own: in one with the divergences their chains of operations were too long for
+    // the processor to overlap.
+    alignas(64) T chains[kRowChunk][kColumnTile], values[kColumnTile];
     for (int64_t row = 0; row < rows; ++row) {
       std::fill_n(kl + row * stride + j0, count, T(0));
       if (kSoftplus) std::fill_n(softplus_sum + row * stride + j0, count, T(0));
@@ -86,14 +88,18 @@ void divergences(const Features<Family, T>& x, int64_t i0, int64_t rows, T* kl, 
         for (int64_t row = 0; row < rows; ++row) {
           const auto a = Family::load(columns, stride, i0 + row);
           T* __restrict sum = kl + row * stride + j0;
-          T* __restrict chain = chains[row];
 #pragma GCC ivdep
           for (int64_t j = 0; j < count; ++j) {
             const auto b = Family::load(tile, stride, j);
             const typename Family::template Pair<kWide, T> pair(a, b);
             const T value = pair.kl_ab();
             sum[j] += value;
-            if (kSoftplus) chain[j] = math::softplus_chain(chain[j], value);
+            if (kSoftplus) values[j] = value;
+          }
+          if (kSoftplus) {
+            T* __restrict chain = chains[row];
+#pragma GCC ivdep
+            for (int64_t j = 0; j < count; ++j) chain[j] = math::softplus_chain(chain[j], values[j]);
           }
         }
       }
@@ -137,16 +143,41 @@ void gradient(const Features<Family, T>& x, int64_t i, int64_t k, const T* __res
   alignas(64) T sums[Family::kInputs][kLanes] = {};
   for (int64_t j0 = 0; j0 < stride; j0 += kLanes) {
     const T* tile = columns + j0;
+    const T *weights_ab = w_ij + j0, *weights_ba = w_ji + j0;
+    alignas(64) T lowered_ab[kLanes], lowered_ba[kLanes];
+    if constexpr (kSoftplus) {
+      // In loops of their own, as in the forward pass.
+      alignas(64) T odds_ab[kLanes], odds_ba[kLanes];  // the divergences, then their exponentials
+#pragma GCC ivdep
+      for (int64_t j = 0; j < kLanes; ++j) {
+        const auto b = Family::load(tile, stride, j);
+        const typename Family::template Divergence<kWide, T> pair(a, b);
+        odds_ab[j] = pair.kl_ab();
+        odds_ba[j] = pair.kl_ba();
+      }
+#pragma GCC ivdep
+      for (int64_t j = 0; j < kLanes; ++j) {
+        odds_ab[j] = math::exp_of_minus(odds_ab[j]);
+        odds_ba[j] = math::exp_of_minus(odds_ba[j]);
+      }
+#pragma GCC ivdep
+      for (int64_t j = 0; j < kLanes; ++j) {
+        T weight_ab = weights_ab[j], weight_ba = weights_ba[j];
+        math::subtract_sigmoids(odds_ab[j], odds_ba[j], scale[j0 + j], weight_ab, weight_ba);
+        lowered_ab[j] = weight_ab;
+        lowered_ba[j] = weight_ba;
+      }
+      weights_ab = lowered_ab;
+      weights_ba = lowered_ba;
+    }
 #pragma GCC ivdep
     for (int64_t j = 0; j < kLanes; ++j) {
       const auto b = Family::load(tile, stride, j);
       const typename Family::template Pair<kWide, T> pair(a, b);
-      T weight_ab = w_ij[j0 + j], weight_ba = w_ji[j0 + j];
-      if constexpr (kSoftplus) math::subtract_sigmoids(pair.kl_ab(), pair.kl_ba(), scale[j0 + j], weight_ab, weight_ba);
       if constexpr (Family::kInputs == 2) {
-        pair.add_gradient(weight_ab, weight_ba, sums[0][j], sums[1][j]);
+        pair.add_gradient(weights_ab[j], weights_ba[j], sums[0][j], sums[1][j]);
       } else {
-        pair.add_gradient(weight_ab, weight_ba, sums[0][j]);
+        pair.add_gradient(weights_ab[j], weights_ba[j], sums[0][j]);
       }
     }
   }

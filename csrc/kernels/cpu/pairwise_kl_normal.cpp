@@ -18,8 +18,8 @@ void pairwise_kl_normal_backward(const PairwiseKlNormalBackward& p, const Parall
     S* const grads[] = {static_cast<S*>(p.grad_mean), static_cast<S*>(p.grad_logvar)};
     const S* grad_kl = static_cast<const S*>(p.grad_kl);
     const auto weight = [=](int64_t i, int64_t j) { return math::load(grad_kl[i * p.batch + j]); };
-    using Family = std::conditional_t<std::is_same_v<math::compute_t<S>, float>, math::NormalSlopes, math::NormalPairs>;
-    pairwise::backward<Family, false>(inputs, p.batch, p.dims, weight, {}, grads, parallel);
+    pairwise::backward<math::NormalGradients<math::compute_t<S>>, false>(inputs, p.batch, p.dims, weight, {}, grads,
+                                                                         parallel);
   });
 }
 

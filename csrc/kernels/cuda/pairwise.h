@@ -174,7 +174,10 @@ __device__ void gradient_tile(const T* features, const T (*w_ij)[kOthers<T> + 1]
       const int row = warp * kRowsPerThread + n;
       const typename Family::template Pair<kWide, T> pair(own[n], other);
       T weight_ab = w_ij[row][j], weight_ba = w_ji[row][j];
-      if (kSoftplus) math::subtract_sigmoids(pair.kl_ab(), pair.kl_ba(), scale, weight_ab, weight_ba);
+      if (kSoftplus) {
+        math::subtract_sigmoids(math::exp_of_minus(pair.kl_ab()), math::exp_of_minus(pair.kl_ba()), scale, weight_ab,
+                                weight_ba);
+      }
       if constexpr (Family::kInputs == 2) {
         pair.add_gradient(weight_ab, weight_ba, sums[n][0], sums[n][1]);
       } else {
