@@ -4,7 +4,7 @@
 //
 // Convention of all ops: key = (low, high) words of the seed; counter words 2 and 3 = (low, high)
 // words of offset + step; word 1 = row (chain, sample); word 0 = block of 4 consecutive columns,
-// one per output word, with op-specific high bits that separate streams.
+// one per output word, or of 5 (fifth_word), with op-specific high bits that separate streams.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,11 @@ DVAE_EXT_HD Words4 philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3
     k1 += kPhiloxWeyl1;
   }
   return {c0, c1, c2, c3};
+}
+
+// uniform_open takes 23 bits of a word. The bits that it leaves of one call's words make a fifth.
+DVAE_EXT_HD uint32_t fifth_word(const Words4& words) {
+  return (words.x << 23) | ((words.y & 0x1ffu) << 14) | ((words.z & 0x1fu) << 9);
 }
 
 // Uniform on {0, 1, ..., 2^24 - 1} / 2^24: may be 0, never 1. Exact in float.

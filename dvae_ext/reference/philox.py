@@ -49,6 +49,12 @@ def split_key(key: Tensor, step: int = 0) -> tuple[tuple[Tensor, Tensor], tuple[
     return (seed & _MASK, (seed >> 32) & _MASK), (offset & _MASK, (offset >> 32) & _MASK)
 
 
+def fifth_word(words: Tensor) -> Tensor:
+    """A fifth word from the bits of a call's four, ``[..., 4]``, that :func:`uniform_open` leaves."""
+    x, y, z, _ = words.unbind(-1)
+    return (x << 23 & _MASK) | ((y & 0x1FF) << 14) | ((z & 0x1F) << 9)
+
+
 def uniform_open(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Words as uniform numbers ((word >> 9) + 1/2) 2**-23 in (0, 1), exact in float32."""
     return ((words >> 9).to(dtype) + 0.5) * 2.0**-23

@@ -78,20 +78,39 @@ void load_coefficients(const S* coefficients, int64_t order, int64_t count, int6
   }
 }
 
-// The polynomials on the grid less their maximum, so that large coefficients stay finite.
+// The polynomials on the grid; returns their maxima.
 template <class T>
-void shifted_logits(const Row<T>* coefficients, int64_t order, const std::vector<T>& grid, Row<T>* out) {
-  const size_t num_points = grid.size();
+Row<T> logits(const Row<T>* coefficients, int64_t order, const std::vector<T>& grid, Row<T>* out) {
+  constexpr size_t kAtOnce = 4;  // points, whose chains of operations overlap
+  Row<T> maxima;
   for (int64_t column = 0; column < kLanes; column += kWidth<T>) {
     Vector<T> largest = Vector<T>{} - static_cast<T>(INFINITY);
-    for (size_t r = 0; r < num_points; ++r) {
-      Vector<T> sum = {};
-      for (int64_t m = order - 1; m >= 0; --m) sum = sum * grid[r] + load(coefficients[m], column);
-      sum *= grid[r];
-      store(sum, out[r], column);
-      largest = sum > largest ? sum : largest;
-    }
-    for (size_t r = 0; r < num_points; ++r) store<T>(load(out[r], column) - largest, out[r], column);
+    const auto points = [&]<size_t kCount>(size_t r, std::integral_constant<size_t, kCount>) {
+      Vector<T> sums[kCount] = {};
+      for (int64_t m = order - 1; m >= 0; --m) {
+        const Vector<T> coefficient = load(coefficients[m], column);
+        for (size_t i = 0; i < kCount; ++i) sums[i] = sums[i] * grid[r + i] + coefficient;
+      }
+      for (size_t i = 0; i < kCount; ++i) {
+        sums[i] *= grid[r + i];
+        store(sums[i], out[r + i], column);
+        largest = sums[i] > largest ? sums[i] : largest;
+      }
+    };
+    size_t r = 0;
+    for (; r + kAtOnce <= grid.size(); r += kAtOnce) points(r, std::integral_constant<size_t, kAtOnce>());
+    for (; r < grid.size(); ++r) points(r, std::integral_constant<size_t, 1>());
+    store(largest, maxima, column);
+  }
+  return maxima;
+}
+
+// The same less their maximum, so that large coefficients stay finite.
+template <class T>
+void shifted_logits(const Row<T>* coefficients, int64_t order, const std::vector<T>& grid, Row<T>* out) {
+  const Row<T> largest = logits(coefficients, order, grid, out);
+  for (size_t r = 0; r < grid.size(); ++r) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) out[r].lane[lane] -= largest.lane[lane];
   }
 }
 

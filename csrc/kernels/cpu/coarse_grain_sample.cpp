@@ -16,37 +16,41 @@ using coarse_grain::Row;
 using coarse_grain::Vector;
 using math::compute_t;
 
-// Above this temperature the perturbed logits, whose maximum lies in [-2.9, 16.7], cannot leave the range of the
-// exponential once kCentre is subtracted, so no maximum has to be found: the arguments of 2^x stay below 70 and that of
-// the largest above -72.
-constexpr double kDirectTemperature = 0.2;
-constexpr double kCentre = 7.0;
+// From this temperature on the weights are products exp(logit / T) exp(g / T), and no maximum has to be found. With
+// logits of maximum 0 and the first factor times 2^kHeadroom, the second factor lies in [2^-16, 2^79], so that no sum
+// of weights overflows and the largest weight is above 2^16. The first factor is never less than 2^kNegligible, which
+// stands for zero: that is a weight below 2^-31 in float, and none is a subnormal number, which would be slow.
+constexpr double kDirectTemperature = 0.3;
+constexpr double kHeadroom = 32;
+template <class T>
+constexpr T kNegligible = std::is_same_v<T, float> ? T(-110) : T(-900);
 
-constexpr int64_t kWords = 4;  // of a generator call, for as many consecutive points of the grid
+constexpr int64_t kWords = 5;  // of a generator call, for as many consecutive points of the grid
 
 // What becomes of the Gumbel variates g: with kDirect the weights exp((logit + g) / T), otherwise logit + g. The logits
-// arrive in the units that take the fewest operations: with h of math/gumbel.h, the result is 2^(shifted - h / T) or
-// shifted - ln2 h.
+// arrive in the form that takes the fewest operations: with h of math/gumbel.h, the result is prepared 2^(-h / T) or
+// prepared - ln2 h.
 template <bool kDirect, class X>
-DVAE_EXT_HD X perturbed(X exponent, X inverse_temperature, X shifted) {
+DVAE_EXT_HD X perturbed(X exponent, X inverse_temperature, X prepared) {
   if constexpr (kDirect) {
-    return math::exp2_flushed(math::fma(exponent, -inverse_temperature, shifted));
+    return prepared * math::exp2_flushed(exponent * -inverse_temperature);
   } else {
-    return math::fma(exponent, X(-math::kLn2), shifted);
+    return math::fma(exponent, X(-math::kLn2), prepared);
   }
 }
 template <bool kDirect, class T>
-void perturb_plain(const uint32_t* words, T inverse_temperature, const Row<T>& shifted, Row<T>& out) {
+void perturb_plain(const uint32_t* words, T inverse_temperature, const Row<T>& prepared, Row<T>& out) {
   for (int64_t lane = 0; lane < kLanes; ++lane) {
-    out.lane[lane] = perturbed<kDirect>(math::gumbel_exponent<T>(words[lane]), inverse_temperature, shifted.lane[lane]);
+    out.lane[lane] =
+        perturbed<kDirect>(math::gumbel_exponent<T>(words[lane]), inverse_temperature, prepared.lane[lane]);
   }
 }
 template <bool kDirect>
-void perturb(const uint32_t* words, double inverse_temperature, const Row<double>& shifted, Row<double>& out) {
-  perturb_plain<kDirect>(words, inverse_temperature, shifted, out);
+void perturb(const uint32_t* words, double inverse_temperature, const Row<double>& prepared, Row<double>& out) {
+  perturb_plain<kDirect>(words, inverse_temperature, prepared, out);
 }
 template <bool kDirect>
-void perturb(const uint32_t* words, float inverse_temperature, const Row<float>& shifted, Row<float>& out) {
+void perturb(const uint32_t* words, float inverse_temperature, const Row<float>& prepared, Row<float>& out) {
 #if DVAE_EXT_HAS_SIMD
   using math::Simd;
   typedef uint32_t Words __attribute__((vector_size(4 * Simd::kLanes)));
@@ -57,11 +61,11 @@ void perturb(const uint32_t* words, float inverse_temperature, const Row<float>&
       memcpy(&word, words + j + n * Simd::kLanes, sizeof(word));
       odd.v[n] = __builtin_convertvector(reinterpret_cast<Simd::NativeInt>((word >> 8) | 1u), Simd::Native);
     }
-    perturbed<kDirect>(math::gumbel_exponent(odd), Simd(inverse_temperature), Simd::load(shifted.lane + j))
+    perturbed<kDirect>(math::gumbel_exponent(odd), Simd(inverse_temperature), Simd::load(prepared.lane + j))
         .store(out.lane + j);
   }
 #else
-  perturb_plain<kDirect>(words, inverse_temperature, shifted, out);
+  perturb_plain<kDirect>(words, inverse_temperature, prepared, out);
 #endif
 }
 
@@ -69,11 +73,14 @@ void perturb(const uint32_t* words, float inverse_temperature, const Row<float>&
 template <class T>
 class Noise {
  public:
-  Noise(const int64_t* key, int64_t) : seed_(static_cast<uint64_t>(key[0])), step_(static_cast<uint64_t>(key[1])) {}
+  Noise(const int64_t* key, int64_t, double temperature)
+      : seed_(static_cast<uint64_t>(key[0])),
+        step_(static_cast<uint64_t>(key[1])),
+        inverse_temperature_(static_cast<T>(1 / temperature)) {}
 
   template <bool kDirect>
-  void perturb_rows(uint32_t first_row, T inverse_temperature, const std::vector<Row<T>>& shifted, Row<T>* out) const {
-    for (size_t r = 0; r < shifted.size(); r += kWords) {
+  void perturb_rows(uint32_t first_row, const std::vector<Row<T>>& prepared, Row<T>* out) const {
+    for (size_t r = 0; r < prepared.size(); r += kWords) {
       alignas(64) uint32_t words[kWords][kLanes];
 #pragma GCC ivdep
       for (uint32_t lane = 0; lane < kLanes; ++lane) {
@@ -84,41 +91,41 @@ class Noise {
         words[1][lane] = w.y;
         words[2][lane] = w.z;
         words[3][lane] = w.w;
+        words[4][lane] = math::fifth_word(w);
       }
-      for (size_t j = 0; j < kWords; ++j) perturb<kDirect>(words[j], inverse_temperature, shifted[r + j], out[r + j]);
+      for (size_t j = 0; j < kWords; ++j) perturb<kDirect>(words[j], inverse_temperature_, prepared[r + j], out[r + j]);
     }
   }
 
  private:
   uint64_t seed_, step_;
+  T inverse_temperature_;
 };
 
 #if defined(__AVX512F__)
 template <>
 class Noise<float> {
  public:
-  Noise(const int64_t* key, int64_t num_points) : keys_(static_cast<uint64_t>(key[0]), static_cast<uint64_t>(key[1])) {
+  Noise(const int64_t* key, int64_t num_points, double temperature)
+      : tables_(1 / temperature), keys_(static_cast<uint64_t>(key[0]), static_cast<uint64_t>(key[1])) {
     for (int64_t r = 0; r < num_points; r += kWords) calls_.emplace_back(keys_, static_cast<uint32_t>(r / kWords));
   }
 
   template <bool kDirect>
-  void perturb_rows(uint32_t first_row, float inverse_temperature, const std::vector<Row<float>>& shifted,
-                    Row<float>* out) const {
+  void perturb_rows(uint32_t first_row, const std::vector<Row<float>>& prepared, Row<float>* out) const {
     philox::RowRounds rows[kGroups];
     for (int g = 0; g < kGroups; ++g) rows[g] = philox::row_rounds(keys_, first_row + 16 * static_cast<uint32_t>(g));
-    const __m512 factor = _mm512_set1_ps(kDirect ? -inverse_temperature : static_cast<float>(-math::kLn2));
     // The rounds of the next call lie between the stages of this one's logarithms: the processor sees both chains.
     philox::Call<kGroups> next;
     next.begin(rows, keys_, calls_[0]);
 #pragma GCC unroll 10
     for (int r = next.kFirstRound; r < math::kPhiloxRounds; ++r) next.round(keys_, r);
     for (size_t call = 0; call < calls_.size(); ++call) {
-      __m512i words[kGroups][kWords];
+      __m512i words[kGroups][4];
       next.words(words);
       next.begin(rows, keys_, calls_[std::min(call + 1, calls_.size() - 1)]);
-      perturb_group<kDirect>(words[0], next, next.kFirstRound, factor, shifted.data() + kWords * call, 0,
-                             out + kWords * call);
-      perturb_group<kDirect>(words[1], next, next.kFirstRound + 4, factor, shifted.data() + kWords * call, 16,
+      perturb_group<kDirect>(words[0], next, next.kFirstRound, prepared.data() + kWords * call, 0, out + kWords * call);
+      perturb_group<kDirect>(words[1], next, next.kFirstRound + 4, prepared.data() + kWords * call, 16,
                              out + kWords * call);
     }
   }
@@ -127,25 +134,27 @@ class Noise<float> {
   static constexpr int kGroups = kLanes / 16;
   static_assert(kGroups == 2);
 
-  // The four words of 16 lanes from `lane` on, stage by stage so that their chains overlap too; up to four rounds of
-  // the next call, from `round` on.
+  // The words of 16 lanes from `lane` on, stage by stage so that their chains overlap too; up to four rounds of the
+  // next call, from `round` on.
   template <bool kDirect>
-  DVAE_EXT_HD void perturb_group(const __m512i (&words)[kWords], philox::Call<kGroups>& next, int round, __m512 factor,
-                                 const Row<float>* shifted, int lane, Row<float>* out) const {
+  DVAE_EXT_HD void perturb_group(const __m512i (&words)[4], philox::Call<kGroups>& next, int round,
+                                 const Row<float>* prepared, int lane, Row<float>* out) const {
     __m512 x[kWords];
 #pragma GCC unroll 4
-    for (int j = 0; j < kWords; ++j) x[j] = philox::uniform_open(words[j]);
+    for (int j = 0; j < 4; ++j) x[j] = philox::uniform_open(words[j]);
+    x[4] = philox::fifth_uniform_open(words);
     next.round(keys_, round);
-#pragma GCC unroll 4
+#pragma GCC unroll 5
     for (int j = 0; j < kWords; ++j) x[j] = tables_.minus_log2(x[j]);
     next.round(keys_, round + 1);
-#pragma GCC unroll 4
-    for (int j = 0; j < kWords; ++j) x[j] = tables_.log2(x[j]);
+#pragma GCC unroll 5
+    for (int j = 0; j < kWords; ++j) {
+      const __m512 logit = _mm512_load_ps(prepared[j].lane + lane);
+      x[j] = kDirect ? tables_.weight(x[j], logit)
+                     : _mm512_fmadd_ps(tables_.log2(x[j]), _mm512_set1_ps(static_cast<float>(-math::kLn2)), logit);
+      _mm512_store_ps(out[j].lane + lane, x[j]);
+    }
     next.round(keys_, round + 2);
-#pragma GCC unroll 4
-    for (int j = 0; j < kWords; ++j) x[j] = _mm512_fmadd_ps(x[j], factor, _mm512_load_ps(shifted[j].lane + lane));
-#pragma GCC unroll 4
-    for (int j = 0; j < kWords; ++j) _mm512_store_ps(out[j].lane + lane, kDirect ? tables_.exp2(x[j]) : x[j]);
     if (round + 3 < math::kPhiloxRounds) next.round(keys_, round + 3);
   }
 
@@ -166,26 +175,31 @@ class Block {
         direct_(p.temperature >= kDirectTemperature),
         inverse_temperature_(static_cast<T>(1.0 / p.temperature)),
         coefficients_(static_cast<size_t>(p.order)),
-        shifted_((grid.size() + kWords - 1) / kWords * kWords),
-        weights_(shifted_.size()) {}
+        prepared_((grid.size() + kWords - 1) / kWords * kWords),
+        weights_(prepared_.size()) {}
 
   template <class S>
   void set(const S* coefficients, int64_t order, int64_t count) {
     coarse_grain::load_coefficients(coefficients, order, count, order, coefficients_.data());
-    coarse_grain::shifted_logits(coefficients_.data(), order, grid_, shifted_.data());
-    const T scale = direct_ ? static_cast<T>(1 / math::kLn2) * inverse_temperature_ : T(1);
-    const T centre = static_cast<T>(math::kGumbelShift) - (direct_ ? static_cast<T>(kCentre) : T(0));
+    if (!direct_) return coarse_grain::shifted_logits(coefficients_.data(), order, grid_, prepared_.data());
+    const Row<T> largest = coarse_grain::logits(coefficients_.data(), order, grid_, prepared_.data());
+    const T scale = static_cast<T>(1 / math::kLn2) * inverse_temperature_;
     for (size_t r = 0; r < grid_.size(); ++r) {
-      for (T& value : shifted_[r].lane) value = (value + centre) * scale;
+      Row<T>& row = prepared_[r];
+#pragma GCC ivdep
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const T exponent = math::fma(row.lane[lane] - largest.lane[lane], scale, static_cast<T>(kHeadroom));
+        row.lane[lane] = math::exp2_flushed(math::select(exponent < kNegligible<T>, kNegligible<T>, exponent));
+      }
     }
   }
 
   // Draws one sample of each density: unnormalised weights, their sum and their mean on the grid.
   void draw(uint32_t first_row) {
     if (direct_) {
-      noise_.template perturb_rows<true>(first_row, inverse_temperature_, shifted_, weights_.data());
+      noise_.template perturb_rows<true>(first_row, prepared_, weights_.data());
     } else {
-      noise_.template perturb_rows<false>(first_row, inverse_temperature_, shifted_, weights_.data());
+      noise_.template perturb_rows<false>(first_row, prepared_, weights_.data());
       exponentiate();
     }
     coarse_grain::sum_rows<T, 2>(grid_.size(), {&mass, &z}, [&](size_t r, int64_t column, Vector<T>* sums) {
@@ -224,7 +238,7 @@ class Block {
   const std::vector<T>& grid_;
   bool direct_;
   T inverse_temperature_;
-  std::vector<Row<T>> coefficients_, shifted_, weights_;
+  std::vector<Row<T>> coefficients_, prepared_, weights_;
 };
 
 // Calls body(block, first density, count) for blocks of the batch * dims densities, with their logits in place.
@@ -232,7 +246,7 @@ template <class S, class Params, class Body>
 void for_each_block(const Params& p, const std::vector<compute_t<S>>& grid, const Parallel& parallel,
                     const Body& body) {
   using T = compute_t<S>;
-  const Noise<T> noise(p.key, p.num_points);
+  const Noise<T> noise(p.key, p.num_points, p.temperature);
   const int64_t densities = p.batch * p.dims;
   parallel_for(parallel, 0, (densities + kLanes - 1) / kLanes, 1, [&](int64_t begin, int64_t end) {
     Block<T> block(p, noise, grid);
@@ -277,14 +291,16 @@ void coarse_grain_sample_backward(const CoarseGrainSampleBackward& p, const Para
           scale.lane[lane] =
               static_cast<T>(math::load(grad_z[lane])) * block.inverse_temperature() / block.mass.lane[lane];
         }
-        const Row<T> z = block.z;
+        Row<T> centre;
+        for (int64_t lane = 0; lane < kLanes; ++lane) centre.lane[lane] = scale.lane[lane] * block.z.lane[lane];
         for (size_t r = 0; r < grid.size(); ++r) {
           Row<T>& sum = grad_logits[r];
           const Row<T>& weights = block.weights(r);
           const T x = grid[r];
 #pragma GCC ivdep
           for (int64_t lane = 0; lane < kLanes; ++lane) {
-            sum.lane[lane] = math::fma(scale.lane[lane] * weights.lane[lane], x - z.lane[lane], sum.lane[lane]);
+            sum.lane[lane] =
+                math::fma(weights.lane[lane], math::fma(scale.lane[lane], x, -centre.lane[lane]), sum.lane[lane]);
           }
         }
       }

@@ -136,6 +136,17 @@ inline __m512 uniform_open(__m512i word) {
   return _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
 }
 
+// The same of fifth_word, whose bits are put where the mantissa has them.
+inline __m512 fifth_uniform_open(const __m512i (&words)[4]) {
+  constexpr int choose = 0xca;  // bits of b where a has ones, otherwise of c
+  const __m512i x = _mm512_slli_epi32(words[0], 14), y = _mm512_slli_epi32(words[1], 5);
+  const __m512i xy = _mm512_ternarylogic_epi32(_mm512_set1_epi32(~0x3fff), x, y, choose);
+  const __m512i xyz = _mm512_ternarylogic_epi32(_mm512_set1_epi32(0x1f), words[2], xy, choose);
+  const __m512i one = _mm512_set1_epi32(0x3f800000);
+  const __m512i mantissa = _mm512_ternarylogic_epi32(xyz, _mm512_set1_epi32(0x7fffff), one, 0xea);  // and, then or
+  return _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
+}
+
 }  // namespace dvae_ext::kernels::DVAE_EXT_ISA::philox
 
 #pragma GCC diagnostic pop

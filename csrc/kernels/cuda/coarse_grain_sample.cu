@@ -22,7 +22,7 @@ struct Sums {
   T largest, mass, moment;
 };
 
-// The perturbed logits of one sample. A lane makes whole generator calls, four grid points each; it leaves the
+// The perturbed logits of one sample. A lane makes whole generator calls, five grid points each; it leaves the
 // perturbed logits of its points in `perturbed` where that is not null.
 template <class T>
 __device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, int lane, const T* logits,
@@ -30,16 +30,17 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, 
   const uint64_t seed = static_cast<uint64_t>(p.key[0]), offset = static_cast<uint64_t>(p.key[1]);
   const coarse_grain::Grid<T> grid(p.num_points);
   Sums<T> sums{-static_cast<T>(INFINITY), T(0), T(0)};
-  for (int call = lane; 4 * call < p.num_points; call += 32) {
+  constexpr int kWords = 5;
+  for (int call = lane; kWords * call < p.num_points; call += 32) {
     const math::Words4 w = math::philox4x32(static_cast<uint32_t>(call), row, static_cast<uint32_t>(offset),
                                             static_cast<uint32_t>(offset >> 32), static_cast<uint32_t>(seed),
                                             static_cast<uint32_t>(seed >> 32));
-    const uint32_t words[4] = {w.x, w.y, w.z, w.w};
-    T values[4];
+    const uint32_t words[kWords] = {w.x, w.y, w.z, w.w, math::fifth_word(w)};
+    T values[kWords];
     T largest = sums.largest;
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      const int r = 4 * call + q;
+    for (int q = 0; q < kWords; ++q) {
+      const int r = kWords * call + q;
       if (r < p.num_points) {
         values[q] = logits[r] + math::gumbel_from_word<T>(words[q]);
         if (perturbed != nullptr) perturbed[r] = values[q];
@@ -51,8 +52,8 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, 
     sums.moment *= rescale;
     sums.largest = largest;
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      const int r = 4 * call + q;
+    for (int q = 0; q < kWords; ++q) {
+      const int r = kWords * call + q;
       if (r < p.num_points) {
         const T weight = math::exp_of_minus((largest - values[q]) * inverse_temperature);
         sums.mass += weight;
