@@ -13,6 +13,12 @@
 namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {
 
+// The derivatives of a weighted sum of KL(a || b) and KL(b || a) by the logit of either side.
+template <class T>
+struct BernoulliPairGradient {
+  T a[1], b[1];
+};
+
 struct BernoulliPairs {
   static constexpr int kInputs = 1;
   static constexpr int kFeatures = 5;
@@ -81,16 +87,18 @@ struct BernoulliPairs {
     DVAE_EXT_HD T kl_ab() const { return kl(a, b); }
     DVAE_EXT_HD T kl_ba() const { return kl(b, a); }
 
-    // Adds d/d(logit_a) of w_ab KL(a || b) + w_ba KL(b || a).
-    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_logit) const {
+    // d/d(logit_a) of KL(a || b), to be multiplied with the weight w.
+    DVAE_EXT_HD static T slope(const Side<T>& a, const Side<T>& b, T w) {
       const T spread = a.p * a.q;
-      T slope_ab = spread * (a.logit - b.logit);
       if constexpr (kWide) {
         // A certain variable stays certain; a weight of 0 switches an infinite slope off.
-        if (infinite(a.logit) | ((w_ab == T(0)) & infinite(b.logit))) slope_ab = T(0) * b.q;
+        if (infinite(a.logit) | ((w == T(0)) & infinite(b.logit))) return T(0) * b.q;
       }
-      const T slope_ba = select(a.logit > T(0), b.q - a.q, a.p - b.p);
-      grad_logit += fma(w_ab, slope_ab, w_ba * slope_ba);
+      return spread * (a.logit - b.logit);
+    }
+    DVAE_EXT_HD BernoulliPairGradient<T> gradient(T w_ab, T w_ba) const {
+      const T difference = select(a.logit > T(0), b.q - a.q, a.p - b.p);
+      return {{fma(w_ab, slope(a, b, w_ab), w_ba * difference)}, {fma(w_ba, slope(b, a, w_ba), -w_ab * difference)}};
     }
   };
 };

@@ -13,6 +13,12 @@
 namespace dvae_ext::math {
 inline namespace DVAE_EXT_ISA {
 
+// The derivatives of a weighted sum of KL(a || b) and KL(b || a) by the mean and log-variance of either side.
+template <class T>
+struct NormalPairGradient {
+  T a[2], b[2];
+};
+
 struct NormalPairs {
   static constexpr int kInputs = 2;    // mean, log-variance
   static constexpr int kFeatures = 4;  // what a posterior contributes to all of its pairs
@@ -74,12 +80,13 @@ struct NormalPairs {
     DVAE_EXT_HD T kl_ab() const { return T(0.5) * fma(scaled_ab, mean_difference, excess_ab); }
     DVAE_EXT_HD T kl_ba() const { return T(0.5) * fma(scaled_ba, mean_difference, excess_ba); }
 
-    // Adds d/d(mean_a, logvar_a) of w_ab KL(a || b) + w_ba KL(b || a).
-    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_mean, T& grad_logvar) const {
-      grad_mean += fma(w_ab, scaled_ab, w_ba * scaled_ba);
-      const T slope_ab = excess_ab + logvar_difference;  // expm1(d)
-      const T slope_ba = (logvar_difference - excess_ba) - scaled_ba * mean_difference;
-      grad_logvar += T(0.5) * fma(w_ab, slope_ab, w_ba * slope_ba);
+    DVAE_EXT_HD NormalPairGradient<T> gradient(T w_ab, T w_ba) const {
+      const T mean = fma(w_ab, scaled_ab, w_ba * scaled_ba);
+      const T growth = excess_ab + logvar_difference;  // exp(d) - 1
+      const T decay = logvar_difference - excess_ba;   // 1 - exp(-d)
+      const T logvar_a = fma(w_ab, growth, w_ba * (decay - scaled_ba * mean_difference));
+      const T logvar_b = -fma(w_ba, decay, w_ab * (growth + scaled_ab * mean_difference));
+      return {{mean, T(0.5) * logvar_a}, {-mean, T(0.5) * logvar_b}};
     }
   };
   template <bool kWide, class T>
@@ -128,10 +135,12 @@ struct NormalSlopes {
                  fma(a.variance, b.precision_rest, a.variance_rest * b.precision)) {}
 
     // 1 - exp(-d) = growth exp(-d).
-    DVAE_EXT_HD void add_gradient(T w_ab, T w_ba, T& grad_mean, T& grad_logvar) const {
-      const T weighted = w_ba * precision_a, moved = weighted * mean_difference;
-      grad_mean += fma(w_ab * precision_b, mean_difference, moved);
-      grad_logvar += T(0.5) * fma(growth, fma(weighted, variance_b, w_ab), -moved * mean_difference);
+    DVAE_EXT_HD NormalPairGradient<T> gradient(T w_ab, T w_ba) const {
+      const T weighted = w_ba * precision_a;
+      const T moved_ab = w_ab * precision_b * mean_difference, moved_ba = weighted * mean_difference;
+      const T mean = moved_ab + moved_ba;
+      const T ratio = T(0.5) * growth * fma(weighted, variance_b, w_ab), half = T(0.5) * mean_difference;
+      return {{mean, fma(-moved_ba, half, ratio)}, {-mean, -fma(moved_ab, half, ratio)}};
     }
   };
   template <bool kWide, class T>

@@ -90,11 +90,9 @@ void mutual_posterior_divergence_backward(const MutualPosteriorDivergenceBackwar
     const double slope = smooth == 0 ? 0 : scalar(p.grad_smooth) / ((pairs - 1) * smooth);
     const double level = scalar(p.grad_mpd) / pairs;
     const T* kl = static_cast<const T*>(p.kl);
-    const auto weight = [=](int64_t i, int64_t j) {
-      return static_cast<T>(level + slope * (static_cast<double>(kl[i * p.batch + j]) - mean));
-    };
+    const auto weight = [=](T value) { return static_cast<T>(level + slope * (static_cast<double>(value) - mean)); };
     const T softplus_scale = static_cast<T>(scalar(p.grad_diverse) / pairs);
-    pairwise::backward<math::NormalGradients<T>, true>(inputs, p.batch, p.dims, weight, softplus_scale, grads,
+    pairwise::backward<math::NormalGradients<T>, true>(inputs, p.batch, p.dims, kl, weight, softplus_scale, grads,
                                                        parallel);
   });
 }

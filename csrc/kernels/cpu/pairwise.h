@@ -3,6 +3,7 @@
 // count.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/cpu/aligned_buffer.h"
@@ -18,8 +19,9 @@ using math::compute_t;
 inline constexpr int64_t kLanes = 64;        // rows are padded to a multiple, so vector loops have no remainder
 inline constexpr int64_t kColumnTile = 256;  // columns whose running values stay in the first-level cache
 inline constexpr int64_t kChain = 16;        // factors (1 + exp(-kl)) multiplied before one logarithm is taken
-inline constexpr int64_t kRowTile = 16;      // rows whose weights are transposed together
 inline constexpr int64_t kRowChunk = 4;      // rows that meet a dimension while it is in the first-level cache
+inline constexpr int64_t kStrips = 8;        // of rows, each with sums of its own: the same for any thread count
+inline constexpr int64_t kDimsBlock = 16;    // dimensions that use the weights of a chunk of rows
 
 // Features of all posteriors, [dims][feature][padded batch].
 template <class Family, class T>
@@ -132,16 +134,18 @@ void for_each_row(const Features<Family, T>& x, const Parallel& parallel, const 
   });
 }
 
-// The gradient of sum_j (w_ij[j] KL_ij + w_ji[j] KL_ji) at posterior i, dimension k; with kSoftplus, the weights of
-// each dimension's KL are lowered by scale[j] sigmoid(-KL_k). Weights are zero in the padding.
+// Adds the gradient of sum over j > i of w_ij[j] KL_ij + w_ji[j] KL_ji in dimension k, at posterior i and at all j, to
+// grads[input * x.padded() + posterior]; with kSoftplus, the weights of the dimension's KL are lowered by
+// scale[j] sigmoid(-KL_k). Weights and scale are zero for j <= i and in the padding.
 template <class Family, bool kWide, bool kSoftplus, class T>
-void gradient(const Features<Family, T>& x, int64_t i, int64_t k, const T* __restrict w_ij, const T* __restrict w_ji,
-              const T* __restrict scale, double (&result)[Family::kInputs]) {
+void add_gradients(const Features<Family, T>& x, int64_t i, int64_t k, const T* __restrict w_ij,
+                   const T* __restrict w_ji, const T* __restrict scale, T* grads) {
+  constexpr int kInputs = Family::kInputs;
   const int64_t stride = x.padded();
   const T* columns = x.columns(k);
   const auto a = Family::load(columns, stride, i);
-  alignas(64) T sums[Family::kInputs][kLanes] = {};
-  for (int64_t j0 = 0; j0 < stride; j0 += kLanes) {
+  alignas(64) T sums[kInputs][kLanes] = {};
+  for (int64_t j0 = (i + 1) / kLanes * kLanes; j0 < stride; j0 += kLanes) {
     const T* tile = columns + j0;
     const T *weights_ab = w_ij + j0, *weights_ba = w_ji + j0;
     alignas(64) T lowered_ab[kLanes], lowered_ba[kLanes];
@@ -170,23 +174,24 @@ void gradient(const Features<Family, T>& x, int64_t i, int64_t k, const T* __res
       weights_ab = lowered_ab;
       weights_ba = lowered_ba;
     }
+    T* __restrict others = grads + j0;
 #pragma GCC ivdep
     for (int64_t j = 0; j < kLanes; ++j) {
       const auto b = Family::load(tile, stride, j);
       const typename Family::template Pair<kWide, T> pair(a, b);
-      if constexpr (Family::kInputs == 2) {
-        pair.add_gradient(weights_ab[j], weights_ba[j], sums[0][j], sums[1][j]);
-      } else {
-        pair.add_gradient(weights_ab[j], weights_ba[j], sums[0][j]);
+      const auto gradient = pair.gradient(weights_ab[j], weights_ba[j]);
+      for (int n = 0; n < kInputs; ++n) {
+        sums[n][j] += gradient.a[n];
+        others[n * stride + j] += gradient.b[n];
       }
     }
   }
-  for (int n = 0; n < Family::kInputs; ++n) {
+  for (int n = 0; n < kInputs; ++n) {
 #pragma GCC unroll 8
     for (int64_t half = kLanes / 2; half > 0; half /= 2) {
       for (int64_t j = 0; j < half; ++j) sums[n][j] += sums[n][j + half];
     }
-    result[n] = static_cast<double>(sums[n][0]);
+    grads[n * stride + i] += sums[n][0];
   }
 }
 
@@ -208,51 +213,76 @@ void forward(const S* const (&inputs)[Family::kInputs], int64_t batch, int64_t d
   }
 }
 
-// weight(i, j) is the derivative of the loss by KL_ij; scale is that by the softplus terms.
-template <class Family, bool kWide, bool kSoftplus, class S, class Weight>
-void backward_rows(const Features<Family, compute_t<S>>& x, const Weight& weight, compute_t<S> softplus_scale,
-                   S* const (&grads)[Family::kInputs], const Parallel& parallel) {
+// weight(matrix[i, j]) is the derivative of the loss by KL_ij; softplus_scale is that by the softplus terms. Each pair
+// is met once and adds to both of its posteriors, in a sum of its strip of rows.
+template <class Family, bool kWide, bool kSoftplus, class S, class M, class Weight>
+void backward_rows(const Features<Family, compute_t<S>>& x, const M* matrix, const Weight& weight,
+                   compute_t<S> softplus_scale, S* const (&grads)[Family::kInputs], const Parallel& parallel) {
   using T = compute_t<S>;
   const int64_t batch = x.batch(), padded = x.padded(), dims = x.dims();
-  const auto scale = AlignedBuffer<T>::zeroed(padded);
-  std::fill_n(scale.get(), batch, softplus_scale);
-  const int64_t tiles = (batch + kRowTile - 1) / kRowTile;
-  parallel_for(parallel, 0, tiles, 1, [&](int64_t begin, int64_t end) {
-    const auto outgoing = AlignedBuffer<T>::zeroed(kRowTile * padded),
-               incoming = AlignedBuffer<T>::zeroed(kRowTile * padded);
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t i0 = tile * kRowTile, i1 = i0 + kRowTile < batch ? i0 + kRowTile : batch;
-      for (int64_t i = i0; i < i1; ++i) {
-        T* out = outgoing.get() + (i - i0) * padded;
-        for (int64_t j = 0; j < batch; ++j) out[j] = weight(i, j);
-      }
-      for (int64_t j = 0; j < batch; ++j) {
-        for (int64_t i = i0; i < i1; ++i) incoming.get()[(i - i0) * padded + j] = weight(j, i);
-      }
-      for (int64_t first = i0; first < i1; first += kRowChunk) {
-        const int64_t last = first + kRowChunk < i1 ? first + kRowChunk : i1;
-        for (int64_t k = 0; k < dims; ++k) {
-          for (int64_t i = first; i < last; ++i) {
-            const T* w_ij = outgoing.get() + (i - i0) * padded;
-            const T* w_ji = incoming.get() + (i - i0) * padded;
-            double sums[Family::kInputs];
-            gradient<Family, kWide, kSoftplus, T>(x, i, k, w_ij, w_ji, scale.get(), sums);
-            for (int n = 0; n < Family::kInputs; ++n) grads[n][i * dims + k] = math::store<S>(static_cast<T>(sums[n]));
+  const int64_t chunks = (batch + kRowChunk - 1) / kRowChunk;
+  const int64_t strips = std::min(kStrips, (chunks + 1) / 2), size = dims * Family::kInputs * padded;
+  const auto sums = AlignedBuffer<T>::zeroed(strips * size);
+  const int64_t blocks = (dims + kDimsBlock - 1) / kDimsBlock;
+  parallel_for(parallel, 0, strips * blocks, 1, [&](int64_t begin, int64_t end) {
+    const AlignedBuffer<T> outgoing(kRowChunk * padded), incoming(kRowChunk * padded), scale(kRowChunk * padded);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t strip = task / blocks, k0 = task % blocks * kDimsBlock, k1 = std::min(k0 + kDimsBlock, dims);
+      // To and fro, so that all strips have as many pairs: later rows have fewer.
+      for (int64_t turn = 0; turn * strips < chunks; ++turn) {
+        const int64_t chunk = turn * strips + (turn % 2 == 0 ? strip : strips - 1 - strip);
+        const int64_t i0 = chunk * kRowChunk, i1 = std::min(i0 + kRowChunk, batch);
+        for (int64_t j = i0; j < batch; ++j) {
+          for (int64_t i = i0; i < i1; ++i) incoming.get()[(i - i0) * padded + j] = math::load(matrix[j * batch + i]);
+        }
+        for (int64_t i = i0; i < i1; ++i) {
+          T* __restrict out = outgoing.get() + (i - i0) * padded;
+          T* __restrict in = incoming.get() + (i - i0) * padded;
+          T* __restrict factor = scale.get() + (i - i0) * padded;
+          for (int64_t j = i + 1; j < batch; ++j) {
+            out[j] = weight(math::load(matrix[i * batch + j]));
+            in[j] = weight(in[j]);
+            factor[j] = softplus_scale;
           }
+          for (T* row : {out, in, factor}) {
+            std::fill_n(row, i + 1, T(0));
+            std::fill_n(row + batch, padded - batch, T(0));
+          }
+        }
+        for (int64_t k = k0; k < k1; ++k) {
+          T* sum = sums.get() + strip * size + k * Family::kInputs * padded;
+          for (int64_t i = i0; i < i1; ++i) {
+            const int64_t row = (i - i0) * padded;
+            add_gradients<Family, kWide, kSoftplus, T>(x, i, k, outgoing.get() + row, incoming.get() + row,
+                                                       scale.get() + row, sum);
+          }
+        }
+      }
+    }
+  });
+  parallel_for(parallel, 0, dims, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      for (int n = 0; n < Family::kInputs; ++n) {
+        const T* first = sums.get() + (k * Family::kInputs + n) * padded;
+        for (int64_t i = 0; i < batch; ++i) {
+          double total = 0;
+          for (int64_t strip = 0; strip < strips; ++strip) total += static_cast<double>(first[strip * size + i]);
+          grads[n][i * dims + k] = math::store<S>(static_cast<T>(total));
         }
       }
     }
   });
 }
 
-template <class Family, bool kSoftplus, class S, class Weight>
-void backward(const S* const (&inputs)[Family::kInputs], int64_t batch, int64_t dims, const Weight& weight,
-              compute_t<S> softplus_scale, S* const (&grads)[Family::kInputs], const Parallel& parallel) {
+template <class Family, bool kSoftplus, class S, class M, class Weight>
+void backward(const S* const (&inputs)[Family::kInputs], int64_t batch, int64_t dims, const M* matrix,
+              const Weight& weight, compute_t<S> softplus_scale, S* const (&grads)[Family::kInputs],
+              const Parallel& parallel) {
   const Features<Family, compute_t<S>> x(inputs, batch, dims, parallel);
   if (x.wide()) {
-    backward_rows<Family, true, kSoftplus, S>(x, weight, softplus_scale, grads, parallel);
+    backward_rows<Family, true, kSoftplus, S>(x, matrix, weight, softplus_scale, grads, parallel);
   } else {
-    backward_rows<Family, false, kSoftplus, S>(x, weight, softplus_scale, grads, parallel);
+    backward_rows<Family, false, kSoftplus, S>(x, matrix, weight, softplus_scale, grads, parallel);
   }
 }
 

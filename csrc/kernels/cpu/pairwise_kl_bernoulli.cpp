@@ -17,8 +17,8 @@ void pairwise_kl_bernoulli_backward(const PairwiseKlBernoulliBackward& p, const 
     const S* const inputs[] = {static_cast<const S*>(p.logits)};
     S* const grads[] = {static_cast<S*>(p.grad_logits)};
     const S* grad_kl = static_cast<const S*>(p.grad_kl);
-    const auto weight = [=](int64_t i, int64_t j) { return math::load(grad_kl[i * p.batch + j]); };
-    pairwise::backward<math::BernoulliPairs, false>(inputs, p.batch, p.dims, weight, {}, grads, parallel);
+    const auto weight = [](math::compute_t<S> grad) { return grad; };
+    pairwise::backward<math::BernoulliPairs, false>(inputs, p.batch, p.dims, grad_kl, weight, {}, grads, parallel);
   });
 }
 

@@ -17,9 +17,9 @@ void pairwise_kl_normal_backward(const PairwiseKlNormalBackward& p, const Parall
     const S* const inputs[] = {static_cast<const S*>(p.mean), static_cast<const S*>(p.logvar)};
     S* const grads[] = {static_cast<S*>(p.grad_mean), static_cast<S*>(p.grad_logvar)};
     const S* grad_kl = static_cast<const S*>(p.grad_kl);
-    const auto weight = [=](int64_t i, int64_t j) { return math::load(grad_kl[i * p.batch + j]); };
-    pairwise::backward<math::NormalGradients<math::compute_t<S>>, false>(inputs, p.batch, p.dims, weight, {}, grads,
-                                                                         parallel);
+    const auto weight = [](math::compute_t<S> grad) { return grad; };
+    pairwise::backward<math::NormalGradients<math::compute_t<S>>, false>(inputs, p.batch, p.dims, grad_kl, weight, {},
+                                                                         grads, parallel);
   });
 }
 

@@ -178,11 +178,9 @@ __device__ void gradient_tile(const T* features, const T (*w_ij)[kOthers<T> + 1]
         math::subtract_sigmoids(math::exp_of_minus(pair.kl_ab()), math::exp_of_minus(pair.kl_ba()), scale, weight_ab,
                                 weight_ba);
       }
-      if constexpr (Family::kInputs == 2) {
-        pair.add_gradient(weight_ab, weight_ba, sums[n][0], sums[n][1]);
-      } else {
-        pair.add_gradient(weight_ab, weight_ba, sums[n][0]);
-      }
+      const auto gradient = pair.gradient(weight_ab, weight_ba);
+#pragma unroll
+      for (int input = 0; input < Family::kInputs; ++input) sums[n][input] += gradient.a[input];
     }
   }
 #pragma unroll
