@@ -26,6 +26,7 @@ class GumbelTables {
       // logarithm.
       inverse_[i] = i == 31 ? 0.5f : static_cast<float>(64.0 / (65 + 2 * i));
       log2_[i] = static_cast<float>(-std::log2(static_cast<double>(inverse_[i])));
+      exp2_[i] = bit_cast<int32_t>(static_cast<float>(std::exp2(i / 32.0))) - (i << 18);
       interval_power_[i] = static_cast<float>(std::pow(static_cast<double>(inverse_[i]), p));
       // The exponents -27 to 4 of numbers that weight() takes, by their low 5 bits.
       const int exponent = (i + 127 - 100) % 32 - 27;
@@ -51,6 +52,18 @@ class GumbelTables {
     __m512 f, base, quotient;
     split(x, f, base, quotient);
     return _mm512_fnmsub_ps(quotient, f, base);
+  }
+
+  // 2^x for -125 <= x <= 126: relative error 1.7e-7.
+  DVAE_EXT_HD __m512 exp2(__m512 x) const {
+    const __m512 shift = _mm512_set1_ps(0x1.8p18f);  // adding it leaves the nearest multiple of 1/32 in the low bits
+    const __m512 shifted = _mm512_add_ps(x, shift);
+    const __m512 r = _mm512_sub_ps(x, _mm512_sub_ps(shifted, shift));
+    const __m512i bits = _mm512_castps_si512(shifted);
+    const __m512i fraction = _mm512_permutex2var_epi32(_mm512_load_si512(exp2_), bits, _mm512_load_si512(exp2_ + 16));
+    const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(fraction, _mm512_slli_epi32(bits, 18)));
+    const __m512 quotient = _mm512_fmadd_ps(r, _mm512_set1_ps(0.240228855f), _mm512_set1_ps(0.693157199f));
+    return _mm512_fmadd_ps(_mm512_mul_ps(scale, quotient), r, scale);
   }
 
   // scale x^-(1/T) for x in [2^-27, 2^5) and 1/T <= 3.4: relative error of the power 4e-7.
@@ -88,6 +101,7 @@ class GumbelTables {
 
   alignas(64) float inverse_[32];
   alignas(64) float log2_[32];
+  alignas(64) int32_t exp2_[32];
   alignas(64) float interval_power_[32];
   alignas(64) float exponent_power_[32];
   float power_[4];

@@ -81,7 +81,7 @@ void load_coefficients(const S* coefficients, int64_t order, int64_t count, int6
 // The polynomials on the grid; returns their maxima.
 template <class T>
 Row<T> logits(const Row<T>* coefficients, int64_t order, const std::vector<T>& grid, Row<T>* out) {
-  constexpr size_t kAtOnce = 4;  // points, whose chains of operations overlap
+  constexpr size_t kAtOnce = 8;  // points, whose chains of operations overlap
   Row<T> maxima;
   for (int64_t column = 0; column < kLanes; column += kWidth<T>) {
     Vector<T> largest = Vector<T>{} - static_cast<T>(INFINITY);

@@ -97,6 +97,18 @@ class Noise {
     }
   }
 
+  // 2^((x - largest) scale + headroom), or what stands for zero, of every x in the rows.
+  void exponentiate(const Row<T>& largest, T scale, T headroom, size_t count, Row<T>* rows) const {
+    for (size_t r = 0; r < count; ++r) {
+      Row<T>& row = rows[r];
+#pragma GCC ivdep
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const T exponent = math::fma(row.lane[lane] - largest.lane[lane], scale, headroom);
+        row.lane[lane] = math::exp2_flushed(math::select(exponent < kNegligible<T>, kNegligible<T>, exponent));
+      }
+    }
+  }
+
  private:
   uint64_t seed_, step_;
   T inverse_temperature_;
@@ -127,6 +139,18 @@ class Noise<float> {
       perturb_group<kDirect>(words[0], next, next.kFirstRound, prepared.data() + kWords * call, 0, out + kWords * call);
       perturb_group<kDirect>(words[1], next, next.kFirstRound + 4, prepared.data() + kWords * call, 16,
                              out + kWords * call);
+    }
+  }
+
+  void exponentiate(const Row<float>& largest, float scale, float headroom, size_t count, Row<float>* rows) const {
+    for (int lane = 0; lane < kLanes; lane += 16) {
+      const __m512 most = _mm512_load_ps(largest.lane + lane);
+      for (size_t r = 0; r < count; ++r) {
+        const __m512 x = _mm512_sub_ps(_mm512_load_ps(rows[r].lane + lane), most);
+        const __m512 exponent = _mm512_fmadd_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(headroom));
+        const __m512 held = _mm512_max_ps(_mm512_set1_ps(kNegligible<float>), exponent);  // of a NaN, the NaN
+        _mm512_store_ps(rows[r].lane + lane, tables_.exp2(held));
+      }
     }
   }
 
@@ -174,6 +198,7 @@ class Block {
         grid_(grid),
         direct_(p.temperature >= kDirectTemperature),
         inverse_temperature_(static_cast<T>(1.0 / p.temperature)),
+        scale_(static_cast<T>(1 / (math::kLn2 * p.temperature))),
         coefficients_(static_cast<size_t>(p.order)),
         prepared_((grid.size() + kWords - 1) / kWords * kWords),
         weights_(prepared_.size()) {}
@@ -183,15 +208,7 @@ class Block {
     coarse_grain::load_coefficients(coefficients, order, count, order, coefficients_.data());
     if (!direct_) return coarse_grain::shifted_logits(coefficients_.data(), order, grid_, prepared_.data());
     const Row<T> largest = coarse_grain::logits(coefficients_.data(), order, grid_, prepared_.data());
-    const T scale = static_cast<T>(1 / math::kLn2) * inverse_temperature_;
-    for (size_t r = 0; r < grid_.size(); ++r) {
-      Row<T>& row = prepared_[r];
-#pragma GCC ivdep
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const T exponent = math::fma(row.lane[lane] - largest.lane[lane], scale, static_cast<T>(kHeadroom));
-        row.lane[lane] = math::exp2_flushed(math::select(exponent < kNegligible<T>, kNegligible<T>, exponent));
-      }
-    }
+    noise_.exponentiate(largest, scale_, static_cast<T>(kHeadroom), grid_.size(), prepared_.data());
   }
 
   // Draws one sample of each density: unnormalised weights, their sum and their mean on the grid.
@@ -225,19 +242,13 @@ class Block {
       }
       store(most, largest, column);
     }
-    for (size_t r = 0; r < grid_.size(); ++r) {
-      Row<T>& row = weights_[r];
-#pragma GCC ivdep
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        row.lane[lane] = math::exp_flushed((row.lane[lane] - largest.lane[lane]) * inverse_temperature_);
-      }
-    }
+    noise_.exponentiate(largest, scale_, T(0), grid_.size(), weights_.data());
   }
 
   const Noise<T>& noise_;
   const std::vector<T>& grid_;
   bool direct_;
-  T inverse_temperature_;
+  T inverse_temperature_, scale_;
   std::vector<Row<T>> coefficients_, prepared_, weights_;
 };
 

@@ -21,7 +21,7 @@ inline constexpr int64_t kColumnTile = 256;  // columns whose running values sta
 inline constexpr int64_t kChain = 16;        // factors (1 + exp(-kl)) multiplied before one logarithm is taken
 inline constexpr int64_t kRowChunk = 4;      // rows that meet a dimension while it is in the first-level cache
 inline constexpr int64_t kStrips = 8;        // of rows, each with sums of its own: the same for any thread count
-inline constexpr int64_t kDimsBlock = 16;    // dimensions that use the weights of a chunk of rows
+inline constexpr int64_t kDimsBlock = 32;    // dimensions that use the weights of a chunk of rows
 
 // Features of all posteriors, [dims][feature][padded batch].
 template <class Family, class T>
@@ -144,7 +144,9 @@ void add_gradients(const Features<Family, T>& x, int64_t i, int64_t k, const T* 
   const int64_t stride = x.padded();
   const T* columns = x.columns(k);
   const auto a = Family::load(columns, stride, i);
-  alignas(64) T sums[kInputs][kLanes] = {};
+  alignas(64) T sums[kInputs][kLanes];
+  // -0, as compilers fill with +0 by a string instruction that takes longer than a tile.
+  std::fill_n(sums[0], kInputs * kLanes, -T(0));
   for (int64_t j0 = (i + 1) / kLanes * kLanes; j0 < stride; j0 += kLanes) {
     const T* tile = columns + j0;
     const T *weights_ab = w_ij + j0, *weights_ba = w_ji + j0;
@@ -263,12 +265,12 @@ void backward_rows(const Features<Family, compute_t<S>>& x, const M* matrix, con
   parallel_for(parallel, 0, dims, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       for (int n = 0; n < Family::kInputs; ++n) {
-        const T* first = sums.get() + (k * Family::kInputs + n) * padded;
-        for (int64_t i = 0; i < batch; ++i) {
-          double total = 0;
-          for (int64_t strip = 0; strip < strips; ++strip) total += static_cast<double>(first[strip * size + i]);
-          grads[n][i * dims + k] = math::store<S>(static_cast<T>(total));
+        T* __restrict total = sums.get() + (k * Family::kInputs + n) * padded;
+        for (int64_t strip = 1; strip < strips; ++strip) {
+          const T* more = total + strip * size;
+          for (int64_t i = 0; i < padded; ++i) total[i] += more[i];
         }
+        for (int64_t i = 0; i < batch; ++i) grads[n][i * dims + k] = math::store<S>(total[i]);
       }
     }
   });
