@@ -149,9 +149,9 @@ struct NormalSlopes {
   using Divergence = NormalPairs::Pair<kWide, T>;
 };
 
-// What the gradients of a type of computation are made with.
+// What the gradients of a type of computation are made with: a product less one has its digits by a fused multiply-add.
 template <class T>
-using NormalGradients = std::conditional_t<std::is_same_v<T, float>, NormalSlopes, NormalPairs>;
+using NormalGradients = std::conditional_t<std::is_same_v<T, float> && DVAE_EXT_HAS_FMA, NormalSlopes, NormalPairs>;
 
 }  // namespace DVAE_EXT_ISA
 }  // namespace dvae_ext::math
