@@ -41,6 +41,19 @@ std::uintptr_t interrupted_address(const void* context) {
 #endif
 }
 
+// Whether a signal met the thread itself, and not the scheduler between two turns, whose context is then not a saved
+// one that could be switched to.
+bool on_own_stack(const Thread& thread, const void* context) {
+#if defined(__x86_64__)
+  const auto pointer = static_cast<std::uintptr_t>(static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_RSP]);
+#elif defined(__aarch64__)
+  const auto pointer = static_cast<std::uintptr_t>(static_cast<const ucontext_t*>(context)->uc_mcontext.sp);
+#else
+  const auto pointer = reinterpret_cast<std::uintptr_t>(thread.context.stack_bottom);  // cannot be told
+#endif
+  return pointer - reinterpret_cast<std::uintptr_t>(thread.context.stack_bottom) <= thread.context.stack_size;
+}
+
 bool in_a_kernel() {
   return active != nullptr && active->running() != nullptr && !active->checker().busy &&
          syscall(SYS_gettid) == launching_thread;
@@ -69,6 +82,7 @@ void on_tick(int, siginfo_t*, void* context) {
     return;
   }
   if (++ticks_without_progress < kTicksPerTimeout || !in_a_kernel()) return;
+  if (!on_own_stack(*active->running(), context)) return;  // the next tick may
   const Place here = active->last_seen.known() ? active->last_seen : Place(interrupted_address(context));
   active->stop(*active->running(), here, {},
                "endless spinning: %g seconds of processor time went by and no thread of the launch reached a barrier, "
