@@ -29,7 +29,7 @@ class GumbelTables {
       exp2_[i] = bit_cast<int32_t>(static_cast<float>(std::exp2(i / 32.0))) - (i << 18);
       interval_power_[i] = static_cast<float>(std::pow(static_cast<double>(inverse_[i]), p));
       // The exponents -27 to 4 of numbers that weight() takes, by their low 5 bits.
-      const int exponent = (i + 127 - 100) % 32 - 27;
+      const int exponent = (i + 28) % 32 - 27;
       exponent_power_[i] = static_cast<float>(std::exp2(-p * exponent));
     }
     // (1 + f)^-p: the binomial series to the fourth power, that power replaced by its best quadratic on |f| <= 1/64.
