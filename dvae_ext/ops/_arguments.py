@@ -81,7 +81,8 @@ def elementwise_arguments(op: str, tensors: dict[str, Tensor], parameters: dict[
             raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
     everything = [*tensors.values(), *parameters.values()]
     shape = first.shape
-    if any(tensor.shape != shape for tensor in everything):
+    # torch.broadcast_shapes takes as long as a small kernel; single numbers do not need it.
+    if any(tensor.shape != shape and tensor.ndim > 0 for tensor in everything):
         try:
             shape = torch.broadcast_shapes(*(tensor.shape for tensor in everything))
         except RuntimeError:
