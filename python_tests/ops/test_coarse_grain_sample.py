@@ -33,7 +33,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.3, 10.0])
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 0.5, 10.0])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_reference(shape: dict[str, int], temperature: float, device: torch.device) -> None:
     sizes = {name: shape[name] for name in ("num_points", "num_samples")}
