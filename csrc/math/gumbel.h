@@ -23,13 +23,13 @@ DVAE_EXT_HD F log2_quotient(F f) {
   return fma(high, square * square, low);
 }
 
-// log2(-log2 u) for u = odd * 2^-24. The inner logarithm keeps its relative accuracy as u approaches 1.
+// log2(-log2 u) for u = odd * 2^-22. The inner logarithm keeps its relative accuracy as u approaches 1.
 template <class F>
 DVAE_EXT_HD F gumbel_exponent_float(F odd) {
-  constexpr int32_t root_half = 0x3f3504f3, scale = 24 << 23;  // bits of sqrt(1/2); of the factor 2^24
+  constexpr int32_t root_half = 0x3f3504f3, scale = 22 << 23;  // bits of sqrt(1/2); of the factor 2^22
   const auto bits = bits_of(odd);
   const auto n = (bits - (root_half + scale)) >> 23;
-  const F f = fma(from_bits(bits - (n << 23)), F(0x1p-24f), F(-1.0f));
+  const F f = fma(from_bits(bits - (n << 23)), F(0x1p-22f), F(-1.0f));
   const F inner = -fma(log2_quotient(f), f, to_float(n));
   const auto inner_bits = bits_of(inner);
   const auto inner_n = (inner_bits - root_half) >> 23;
@@ -51,8 +51,9 @@ DVAE_EXT_HD F exp2_flushed_float(F x) {
 
 }  // namespace detail
 
-// log2(-log2 u) for the uniform u of a generator word, odd * 2^-24 with odd = (word >> 8) | 1, as in uniform_open.
-DVAE_EXT_HD int32_t odd_of(uint32_t word) { return static_cast<int32_t>((word >> 8) | 1u); }
+// log2(-log2 u) for the uniform u that the upper 21 bits of a generator word make: on {1, 3, ..., 2^22 - 1} / 2^22,
+// neither 0 nor 1, symmetric about 1/2.
+DVAE_EXT_HD int32_t odd_of(uint32_t word) { return static_cast<int32_t>((word >> 10) | 1u); }
 template <class T>
 DVAE_EXT_HD T gumbel_exponent(uint32_t word);
 template <>
@@ -61,7 +62,7 @@ DVAE_EXT_HD float gumbel_exponent<float>(uint32_t word) {
 }
 template <>
 DVAE_EXT_HD double gumbel_exponent<double>(uint32_t word) {
-  return ::log2(-::log2(static_cast<double>(odd_of(word)) * 0x1p-24));
+  return ::log2(-::log2(static_cast<double>(odd_of(word)) * 0x1p-22));
 }
 template <class T>
 DVAE_EXT_HD T gumbel_from_word(uint32_t word) {

@@ -24,8 +24,11 @@ class GumbelTables {
     for (int i = 0; i < 32; ++i) {
       // The last interval, next to 2, is reduced by exactly 1/2: numbers just below 1 keep the digits of their
       // logarithm.
-      inverse_[i] = i == 31 ? 0.5f : static_cast<float>(64.0 / (65 + 2 * i));
-      log2_[i] = static_cast<float>(-std::log2(static_cast<double>(inverse_[i])));
+      // Logarithms that are multiples of 2^-19 can be moved by 32 exactly.
+      const double log2 = i == 31 ? 1 : std::round(0x1p19 * std::log2((65 + 2 * i) / 64.0)) * 0x1p-19;
+      inverse_[i] = static_cast<float>(std::exp2(-log2));
+      log2_[i] = static_cast<float>(log2);
+      log2_less_32_[i] = static_cast<float>(log2 - 32);
       exp2_[i] = bit_cast<int32_t>(static_cast<float>(std::exp2(i / 32.0))) - (i << 18);
       interval_power_[i] = static_cast<float>(std::pow(static_cast<double>(inverse_[i]), p));
       // The exponents -27 to 4 of numbers that weight() takes, by their low 5 bits.
@@ -41,16 +44,17 @@ class GumbelTables {
     power_[3] = static_cast<float>(c3);
   }
 
-  // log2 x of positive normal numbers; on the uniforms of the generator with a relative error below 1.3e-6, enough for
-  // noise: log2(-log2 u) has an absolute error of 2.2e-6.
+  // log2 x of positive normal numbers; on the uniforms of the generator with a relative error below 1.1e-6, enough for
+  // noise: log2(-log2 u) has an absolute error of 1.8e-6.
   DVAE_EXT_HD __m512 log2(__m512 x) const {
     __m512 f, base, quotient;
-    split(x, f, base, quotient);
+    split(x, log2_, f, base, quotient);
     return _mm512_fmadd_ps(quotient, f, base);
   }
-  DVAE_EXT_HD __m512 minus_log2(__m512 x) const {
+  // -log2(2^-32 x)
+  DVAE_EXT_HD __m512 minus_log2_scaled(__m512 x) const {
     __m512 f, base, quotient;
-    split(x, f, base, quotient);
+    split(x, log2_less_32_, f, base, quotient);
     return _mm512_fnmsub_ps(quotient, f, base);
   }
 
@@ -80,10 +84,10 @@ class GumbelTables {
 
  private:
   // log2 x = base + quotient f, with a Remez fit of log2(1 + f) / f on |f| <= 1/64, relative error 2.4e-7.
-  DVAE_EXT_HD void split(__m512 x, __m512& f, __m512& base, __m512& quotient) const {
+  DVAE_EXT_HD void split(__m512 x, const float* table, __m512& f, __m512& base, __m512& quotient) const {
     __m512i interval;
     f = reduce(x, interval);
-    base = _mm512_add_ps(entry(log2_, interval), _mm512_getexp_ps(x));
+    base = _mm512_add_ps(entry(table, interval), _mm512_getexp_ps(x));
     quotient = _mm512_fmadd_ps(f, _mm512_set1_ps(0.480964399f), _mm512_set1_ps(-0.721413571f));
     quotient = _mm512_fmadd_ps(quotient, f, _mm512_set1_ps(1.44269504f));
   }
@@ -101,6 +105,7 @@ class GumbelTables {
 
   alignas(64) float inverse_[32];
   alignas(64) float log2_[32];
+  alignas(64) float log2_less_32_[32];
   alignas(64) int32_t exp2_[32];
   alignas(64) float interval_power_[32];
   alignas(64) float exponent_power_[32];

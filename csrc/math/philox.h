@@ -4,7 +4,7 @@
 //
 // Convention of all ops: key = (low, high) words of the seed; counter words 2 and 3 = (low, high)
 // words of offset + step; word 1 = row (chain, sample); word 0 = block of 4 consecutive columns,
-// one per output word, or of 5 (fifth_word), with op-specific high bits that separate streams.
+// one per output word, or of 6 (spare_word), with op-specific high bits that separate streams.
 #pragma once
 
 #include <cstdint>
@@ -39,10 +39,8 @@ DVAE_EXT_HD Words4 philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3
   return {c0, c1, c2, c3};
 }
 
-// uniform_open takes 23 bits of a word. The bits that it leaves of one call's words make a fifth.
-DVAE_EXT_HD uint32_t fifth_word(const Words4& words) {
-  return (words.x << 23) | ((words.y & 0x1ffu) << 14) | ((words.z & 0x1fu) << 9);
-}
+// Where 21 bits make a uniform, one call has six: the upper bits of its words, and the lower ones of each two of them.
+DVAE_EXT_HD uint32_t spare_word(uint32_t first, uint32_t second) { return (first << 21) | ((second & 0x7feu) << 10); }
 
 // Uniform on {0, 1, ..., 2^24 - 1} / 2^24: may be 0, never 1. Exact in float.
 DVAE_EXT_HD float uniform_half_open(uint32_t word) {

@@ -36,6 +36,8 @@ int main() {
   expect(uniform_half_open(ones) == 1.0f - 0x1p-24f, "half-open uniform ends below 1");
   expect(uniform_open(0) == 0x1p-24f, "open uniform starts above 0");
   expect(uniform_open(ones) == 1.0f - 0x1p-24f, "open uniform ends below 1");
+  expect(spare_word(0x800, 0x801) == 0, "a spare word has nothing of the 21 bits above, nor of the lowest bit");
+  expect(spare_word(0x601, 0x402) == (0x601u << 21 | 0x201u << 11), "a spare word has 11 bits, then 10");
   if (failures == 0) std::puts("philox: ok");
   return failures != 0;
 }

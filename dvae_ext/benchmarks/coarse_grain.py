@@ -57,10 +57,10 @@ def build_sample(device: torch.device, samples: int, batch: int, dims: int) -> C
                 raise WrongResult(f"coarse_grain_sample: the mean {name} is off by {error:.2g}, expected {allowed:.2g}")
 
     cells = float(samples * batch * dims * POINTS)
-    # Each point in each pass (the noise is made again, not kept) takes a fifth of a generator call, a uniform of it,
-    # its logarithm and that to the power -1/T: 20 + 4 + 10 + 13 operations of a vector lane as the AVX-512 kernel makes
+    # Each point in each pass (the noise is made again, not kept) takes a sixth of a generator call, a uniform of it,
+    # its logarithm and that to the power -1/T: 16 + 3 + 10 + 13 operations of a vector lane as the AVX-512 kernel makes
     # them, and 3 for the sums. A lane makes as many in a second as multiply-adds of a product, which count twice.
-    work = {"float32 product": 2 * 50 * 2 * cells}
+    work = {"float32 product": 2 * 45 * 2 * cells}
     return Case(differentiable(op, eager, [((c,), (grad,))], device), check, work, ("M grid points/s", cells / 1e6))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae_ext.reference.philox import fifth_word, philox4x32, split_key, uniform_open
+from dvae_ext.reference.philox import philox4x32, six_uniforms, split_key
 
 
 def grid(num_points: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
@@ -27,11 +27,11 @@ def coarse_grain_noise(
     """The Gumbel variates ``[num_samples, batch, dims, num_points]`` that the kernels make from a key."""
     samples = num_samples * batch * dims
     row = torch.arange(samples, device=key.device)[:, None]
-    calls = torch.arange(-(-num_points // 5), device=key.device)
+    calls = torch.arange(-(-num_points // 6), device=key.device)
     seed, offset = split_key(key)
     words = philox4x32((calls, row, *offset), seed)
-    words = torch.cat([words, fifth_word(words)[..., None]], dim=-1).reshape(samples, -1)[:, :num_points]
-    return -torch.log(-torch.log(uniform_open(words, dtype))).reshape(num_samples, batch, dims, num_points)
+    uniform = six_uniforms(words, dtype).reshape(samples, -1)[:, :num_points]
+    return -torch.log(-torch.log(uniform)).reshape(num_samples, batch, dims, num_points)
 
 
 def coarse_grain_sample(

@@ -49,10 +49,14 @@ def split_key(key: Tensor, step: int = 0) -> tuple[tuple[Tensor, Tensor], tuple[
     return (seed & _MASK, (seed >> 32) & _MASK), (offset & _MASK, (offset >> 32) & _MASK)
 
 
-def fifth_word(words: Tensor) -> Tensor:
-    """A fifth word from the bits of a call's four, ``[..., 4]``, that :func:`uniform_open` leaves."""
-    x, y, z, _ = words.unbind(-1)
-    return (x << 23 & _MASK) | ((y & 0x1FF) << 14) | ((z & 0x1F) << 9)
+def six_uniforms(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Six uniform numbers (n + 1/2) 2**-21 in (0, 1) from a call's words: ``[..., 6]`` from ``[..., 4]``.
+
+    Each n has 21 bits: the upper ones of a word, or the 11 lower bits of one and 10 of the lower bits of the next.
+    """
+    low = words & 0x7FF
+    spare = low[..., 0::2] << 10 | low[..., 1::2] >> 1
+    return (torch.cat([words >> 11, spare], dim=-1).to(dtype) + 0.5) * 2.0**-21
 
 
 def uniform_open(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dvae_ext.reference.philox import philox4x32, split_key, uniform_half_open, uniform_open
+from dvae_ext.reference.philox import philox4x32, six_uniforms, split_key, uniform_half_open, uniform_open
 
 ONES = 0xFFFFFFFF
 KNOWN = [
@@ -44,3 +44,17 @@ def test_ranges_of_the_uniforms() -> None:
     words = torch.tensor([0, ONES])
     assert uniform_half_open(words).tolist() == [0.0, 1 - 2.0**-24]
     assert uniform_open(words).tolist() == [2.0**-24, 1 - 2.0**-24]
+
+
+def test_six_uniforms_share_no_bits() -> None:
+    """Each of a call's bits moves at most one uniform, and 126 of the 128 move one."""
+    flips = torch.zeros(128, 4, dtype=torch.int64)
+    bit = torch.arange(128)
+    flips[bit, bit // 32] = 1 << bit % 32
+    numbers = (six_uniforms(flips, torch.float64) * 2**21 - 0.5).long()
+    assert (numbers != 0).sum(1).le(1).all()
+    assert sorted(numbers.sum(0).tolist()) == [2**21 - 1] * 6
+    assert (numbers != 0).sum() == 126
+    assert six_uniforms(torch.tensor([0, 0, ONES, ONES]), torch.float32).tolist() == [
+        *[2.0**-22] * 2, *[1 - 2.0**-22] * 2, 2.0**-22, 1 - 2.0**-22
+    ]  # fmt: skip

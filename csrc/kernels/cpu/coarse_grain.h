@@ -117,10 +117,10 @@ void shifted_logits(const Row<T>* coefficients, int64_t order, const std::vector
 // Calls result(m, sum_r weights[r] grid[r]^(m + 1)) with a row for each m below order; overwrites weights.
 template <class T, class Result>
 void moments(Row<T>* weights, const std::vector<T>& grid, int64_t order, const Result& result) {
-  constexpr int kAtOnce = 4;  // powers in one pass over the rows; the last pass may take some that nobody asked for
+  constexpr int kAtOnce = 5;  // powers in one pass over the rows; the last pass may take some that nobody asked for
   for (int64_t m = 0; m < order; m += kAtOnce) {
     Row<T> totals[kAtOnce];
-    sum_rows<T, kAtOnce>(grid.size(), {&totals[0], &totals[1], &totals[2], &totals[3]},
+    sum_rows<T, kAtOnce>(grid.size(), {&totals[0], &totals[1], &totals[2], &totals[3], &totals[4]},
                          [&](size_t r, int64_t column, Vector<T>* sums) {
                            Vector<T> product = load(weights[r], column);
                            for (int i = 0; i < kAtOnce; ++i) {

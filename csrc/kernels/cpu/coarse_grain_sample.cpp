@@ -25,7 +25,7 @@ constexpr double kHeadroom = 32;
 template <class T>
 constexpr T kNegligible = std::is_same_v<T, float> ? T(-110) : T(-900);
 
-constexpr int64_t kWords = 5;  // of a generator call, for as many consecutive points of the grid
+constexpr int64_t kWords = 6;  // of a generator call, for as many consecutive points of the grid
 
 // What becomes of the Gumbel variates g: with kDirect the weights exp((logit + g) / T), otherwise logit + g. The logits
 // arrive in the form that takes the fewest operations: with h of math/gumbel.h, the result is prepared 2^(-h / T) or
@@ -59,7 +59,7 @@ void perturb(const uint32_t* words, float inverse_temperature, const Row<float>&
     for (int n = 0; n < Simd::kRegisters; ++n) {
       Words word;
       memcpy(&word, words + j + n * Simd::kLanes, sizeof(word));
-      odd.v[n] = __builtin_convertvector(reinterpret_cast<Simd::NativeInt>((word >> 8) | 1u), Simd::Native);
+      odd.v[n] = __builtin_convertvector(reinterpret_cast<Simd::NativeInt>((word >> 10) | 1u), Simd::Native);
     }
     perturbed<kDirect>(math::gumbel_exponent(odd), Simd(inverse_temperature), Simd::load(prepared.lane + j))
         .store(out.lane + j);
@@ -91,7 +91,8 @@ class Noise {
         words[1][lane] = w.y;
         words[2][lane] = w.z;
         words[3][lane] = w.w;
-        words[4][lane] = math::fifth_word(w);
+        words[4][lane] = math::spare_word(w.x, w.y);
+        words[5][lane] = math::spare_word(w.z, w.w);
       }
       for (size_t j = 0; j < kWords; ++j) perturb<kDirect>(words[j], inverse_temperature_, prepared[r + j], out[r + j]);
     }
@@ -131,13 +132,13 @@ class Noise<float> {
     philox::Call<kGroups> next;
     next.begin(rows, keys_, calls_[0]);
 #pragma GCC unroll 10
-    for (int r = next.kFirstRound; r < math::kPhiloxRounds; ++r) next.round(keys_, r);
+    for (int r = next.kFirstRound; r < next.kEndRound; ++r) next.round(keys_, r);
     for (size_t call = 0; call < calls_.size(); ++call) {
       __m512i words[kGroups][4];
-      next.words(words);
+      next.words(keys_, words);
       next.begin(rows, keys_, calls_[std::min(call + 1, calls_.size() - 1)]);
       perturb_group<kDirect>(words[0], next, next.kFirstRound, prepared.data() + kWords * call, 0, out + kWords * call);
-      perturb_group<kDirect>(words[1], next, next.kFirstRound + 4, prepared.data() + kWords * call, 16,
+      perturb_group<kDirect>(words[1], next, next.kFirstRound + 3, prepared.data() + kWords * call, 16,
                              out + kWords * call);
     }
   }
@@ -158,20 +159,21 @@ class Noise<float> {
   static constexpr int kGroups = kLanes / 16;
   static_assert(kGroups == 2);
 
-  // The words of 16 lanes from `lane` on, stage by stage so that their chains overlap too; up to four rounds of the
-  // next call, from `round` on.
+  // The words of 16 lanes from `lane` on, stage by stage so that their chains overlap too; three rounds of the next
+  // call, from `round` on.
   template <bool kDirect>
   DVAE_EXT_HD void perturb_group(const __m512i (&words)[4], philox::Call<kGroups>& next, int round,
                                  const Row<float>* prepared, int lane, Row<float>* out) const {
     __m512 x[kWords];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) x[j] = philox::uniform_open(words[j]);
-    x[4] = philox::fifth_uniform_open(words);
+    for (int j = 0; j < 4; ++j) x[j] = philox::scaled_uniform<21>(words[j]);
+    x[4] = philox::scaled_uniform<21>(philox::spare_word(words[0], words[1]));
+    x[5] = philox::scaled_uniform<21>(philox::spare_word(words[2], words[3]));
     next.round(keys_, round);
-#pragma GCC unroll 5
-    for (int j = 0; j < kWords; ++j) x[j] = tables_.minus_log2(x[j]);
+#pragma GCC unroll 6
+    for (int j = 0; j < kWords; ++j) x[j] = tables_.minus_log2_scaled(x[j]);
     next.round(keys_, round + 1);
-#pragma GCC unroll 5
+#pragma GCC unroll 6
     for (int j = 0; j < kWords; ++j) {
       const __m512 logit = _mm512_load_ps(prepared[j].lane + lane);
       x[j] = kDirect ? tables_.weight(x[j], logit)
@@ -179,7 +181,6 @@ class Noise<float> {
       _mm512_store_ps(out[j].lane + lane, x[j]);
     }
     next.round(keys_, round + 2);
-    if (round + 3 < math::kPhiloxRounds) next.round(keys_, round + 3);
   }
 
   math::GumbelTables tables_;

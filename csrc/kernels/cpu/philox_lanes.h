@@ -67,7 +67,8 @@ struct CallRounds {
 template <int kGroups>
 class Call {
  public:
-  static constexpr int kFirstRound = 3;  // of those left to round(), which counts from 0
+  // Of those left to round(), which counts from 0; words() makes the last one.
+  static constexpr int kFirstRound = 3, kEndRound = math::kPhiloxRounds - 1;
 
   inline void begin(const RowRounds* rows, const RoundKeys& key, const CallRounds& call) {
     const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
@@ -93,15 +94,21 @@ class Call {
     }
   }
 
-  // words[group][word], one row per lane.
-  inline void words(__m512i (&words)[kGroups][4]) const {
+  // The last round, and words[group][word], one row per lane: with even and odd rows together it takes fewer
+  // operations.
+  inline void words(const RoundKeys& key, __m512i (&words)[kGroups][4]) const {
+    constexpr int last = math::kPhiloxRounds - 1;
+    const __m512i multiplier0 = _mm512_set1_epi64(math::kPhiloxMultiplier0);
+    const __m512i multiplier1 = _mm512_set1_epi64(math::kPhiloxMultiplier1);
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
       const Counter &even = counters_[2 * g], &odd = counters_[2 * g + 1];
-      words[g][0] = interleaved(even.c0, odd.c0);
-      words[g][1] = interleaved(even.c1, odd.c1);
-      words[g][2] = interleaved(even.c2, odd.c2);
-      words[g][3] = interleaved(even.c3, odd.c3);
+      const __m512i even0 = _mm512_mul_epu32(even.c0, multiplier0), even1 = _mm512_mul_epu32(even.c2, multiplier1);
+      const __m512i odd0 = _mm512_mul_epu32(odd.c0, multiplier0), odd1 = _mm512_mul_epu32(odd.c2, multiplier1);
+      words[g][0] = xor3(high_halves(even1, odd1), low_halves(even.c1, odd.c1), splat(key.k0[last]));
+      words[g][1] = low_halves(even1, odd1);
+      words[g][2] = xor3(high_halves(even0, odd0), low_halves(even.c3, odd.c3), splat(key.k1[last]));
+      words[g][3] = low_halves(even0, odd0);
     }
   }
 
@@ -112,8 +119,11 @@ class Call {
 
   static __m512i splat(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
   static __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-  static __m512i interleaved(__m512i even, __m512i odd) {
+  static __m512i low_halves(__m512i even, __m512i odd) {
     return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+  }
+  static __m512i high_halves(__m512i even, __m512i odd) {
+    return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
   }
 
   Counter counters_[2 * kGroups];
@@ -126,25 +136,23 @@ inline void words_of(const RowRounds* rows, const RoundKeys& key, const CallRoun
   Call<kGroups> rounds;
   rounds.begin(rows, key, call);
 #pragma GCC unroll 10
-  for (int r = Call<kGroups>::kFirstRound; r < math::kPhiloxRounds; ++r) rounds.round(key, r);
-  rounds.words(words);
+  for (int r = rounds.kFirstRound; r < rounds.kEndRound; ++r) rounds.round(key, r);
+  rounds.words(key, words);
 }
 
-// uniform_open of math/philox.h for a vector of words: 1.mantissa of the top 23 bits, minus (1 - 2^-24).
-inline __m512 uniform_open(__m512i word) {
-  const __m512i mantissa = _mm512_or_si512(_mm512_srli_epi32(word, 9), _mm512_set1_epi32(0x3f800000));
-  return _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
+// 2^32 times a uniform of the upper kBits bits of a word, odd 2^-(kBits + 1): exactly, and without shifts.
+template <int kBits>
+inline __m512 scaled_uniform(__m512i word) {
+  constexpr int half = 1 << (31 - kBits);
+  const __m512i odd = _mm512_ternarylogic_epi32(word, _mm512_set1_epi32(-2 * half), _mm512_set1_epi32(half), 0xea);
+  return _mm512_cvtepu32_ps(odd);
 }
 
-// The same of fifth_word, whose bits are put where the mantissa has them.
-inline __m512 fifth_uniform_open(const __m512i (&words)[4]) {
-  constexpr int choose = 0xca;  // bits of b where a has ones, otherwise of c
-  const __m512i x = _mm512_slli_epi32(words[0], 14), y = _mm512_slli_epi32(words[1], 5);
-  const __m512i xy = _mm512_ternarylogic_epi32(_mm512_set1_epi32(~0x3fff), x, y, choose);
-  const __m512i xyz = _mm512_ternarylogic_epi32(_mm512_set1_epi32(0x1f), words[2], xy, choose);
-  const __m512i one = _mm512_set1_epi32(0x3f800000);
-  const __m512i mantissa = _mm512_ternarylogic_epi32(xyz, _mm512_set1_epi32(0x7fffff), one, 0xea);  // and, then or
-  return _mm512_sub_ps(_mm512_castsi512_ps(mantissa), _mm512_set1_ps(0x1.fffffep-1f));
+// spare_word of math/philox.h, with other low bits.
+inline __m512i spare_word(__m512i a, __m512i b) {
+  constexpr int choose = 0xca;  // bits of the second where the first has ones, otherwise of the third
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi32(~0x1fffff), _mm512_slli_epi32(a, 21), _mm512_slli_epi32(b, 10),
+                                   choose);
 }
 
 }  // namespace dvae_ext::kernels::DVAE_EXT_ISA::philox

@@ -112,7 +112,7 @@ inline void add_fields_of(int64_t groups, const uint32_t* words, int64_t words_p
 // the odds below 1e-6 up to |field| = 17, as much as a rounding of the field makes.
 inline __mmask16 bernoulli(__m512 field, __m512i word) {
   const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 uniform = philox::uniform_open(word);
+  const __m512 uniform = philox::scaled_uniform<23>(word);
   // exp(-field) = 2^n 2^r; beyond +-80 the outcome is certain, and 2^n stays a normal number.
   const __m512 x = _mm512_range_ps(field, _mm512_set1_ps(80.0f), 0x2);  // smaller magnitude, sign of the field
   const __m512 scale = _mm512_set1_ps(-1.44269504f);
@@ -127,7 +127,7 @@ inline __mmask16 bernoulli(__m512 field, __m512i word) {
   e = _mm512_fmadd_ps(e, r, one);
   e = _mm512_castsi512_ps(
       _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
-  return _mm512_cmp_ps_mask(_mm512_mul_ps(uniform, _mm512_add_ps(one, e)), one, _CMP_LT_OQ);
+  return _mm512_cmp_ps_mask(_mm512_fmadd_ps(uniform, e, uniform), _mm512_set1_ps(0x1p32f), _CMP_LT_OQ);
 }
 
 // Samples 4 units of kGroups groups of chains and writes, or adds, their bits to the words at `target`.

@@ -22,7 +22,7 @@ struct Sums {
   T largest, mass, moment;
 };
 
-// The perturbed logits of one sample. A lane makes whole generator calls, five grid points each; it leaves the
+// The perturbed logits of one sample. A lane makes whole generator calls, six grid points each; it leaves the
 // perturbed logits of its points in `perturbed` where that is not null.
 template <class T>
 __device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, int lane, const T* logits,
@@ -30,12 +30,12 @@ __device__ Sums<T> relax(const Relaxed& p, uint32_t row, T inverse_temperature, 
   const uint64_t seed = static_cast<uint64_t>(p.key[0]), offset = static_cast<uint64_t>(p.key[1]);
   const coarse_grain::Grid<T> grid(p.num_points);
   Sums<T> sums{-static_cast<T>(INFINITY), T(0), T(0)};
-  constexpr int kWords = 5;
+  constexpr int kWords = 6;
   for (int call = lane; kWords * call < p.num_points; call += 32) {
     const math::Words4 w = math::philox4x32(static_cast<uint32_t>(call), row, static_cast<uint32_t>(offset),
                                             static_cast<uint32_t>(offset >> 32), static_cast<uint32_t>(seed),
                                             static_cast<uint32_t>(seed >> 32));
-    const uint32_t words[kWords] = {w.x, w.y, w.z, w.w, math::fifth_word(w)};
+    const uint32_t words[kWords] = {w.x, w.y, w.z, w.w, math::spare_word(w.x, w.y), math::spare_word(w.z, w.w)};
     T values[kWords];
     T largest = sums.largest;
 #pragma unroll
