@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._autograd import register_autograd
+from dvae_ext.ops._autograd import call_backward, register_autograd
 
 
 def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
@@ -15,8 +16,8 @@ def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
     return grad if grad.shape == like.shape else grad.sum(dtype=like.dtype).reshape(like.shape)
 
 
-def register(name: str, arguments: int, second_order: bool) -> None:
-    """Gives ``dvae_ext::<name>`` and its backward ops their fake kernels and autograd formulas."""
+def register(name: str, arguments: int, second_order: bool) -> Callable[..., Tensor]:
+    """Gives ``dvae_ext::<name>`` and its backward ops their fake kernels and autograd formulas; returns the op."""
     namespace = torch.ops.dvae_ext
     backward_op = getattr(namespace, f"{name}_backward").default
 
@@ -38,12 +39,12 @@ def register(name: str, arguments: int, second_order: bool) -> None:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         needed = sum(1 << index for index in range(arguments) if ctx.needs_input_grad[index])
-        grads = backward_op(grad.contiguous(), *saved, needed)
+        grads = call_backward(backward_op, grad.contiguous(), *saved, needed)
         return tuple(
             _sum_to(grads[index], argument) if needed >> index & 1 else None for index, argument in enumerate(saved)
         )
 
-    register_autograd(name, backward, setup_context)
+    op = register_autograd(name, backward, setup_context)
 
     if second_order:
         second_op = getattr(namespace, f"{name}_backward_backward").default
@@ -68,3 +69,4 @@ def register(name: str, arguments: int, second_order: bool) -> None:
         return (results[0], *(_sum_to(r, argument) for r, argument in zip(results[1:], saved, strict=True)), None)
 
     register_autograd(f"{name}_backward", backward_of_backward, setup_backward_context)
+    return op

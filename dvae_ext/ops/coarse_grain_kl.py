@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 from dvae_ext.ops.coarse_grain_sample import check_grid
 
 
@@ -30,11 +30,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    grads = torch.ops.dvae_ext.coarse_grain_kl_backward.default(grad.contiguous(), *ctx.saved_tensors, ctx.num_points)
+    grads = call_backward(
+        torch.ops.dvae_ext.coarse_grain_kl_backward.default, grad.contiguous(), *ctx.saved_tensors, ctx.num_points
+    )
     return *grads, None
 
 
-register_autograd("coarse_grain_kl", _backward, _setup_context)
+_OP = register_autograd("coarse_grain_kl", _backward, _setup_context)
 refuse_second_order("coarse_grain_kl")
 
 
@@ -83,6 +85,4 @@ def coarse_grain_kl(q_coefficients: Tensor, p_coefficients: Tensor, num_points: 
             f"{op}: p_coefficients is on {p_coefficients.device}, expected {q_coefficients.device} like q_coefficients"
         )
     check_grid(op, q_coefficients.shape[2], num_points)
-    return torch.ops.dvae_ext.coarse_grain_kl.default(
-        q_coefficients.contiguous(), p_coefficients.contiguous(), num_points
-    )
+    return _OP(q_coefficients.contiguous(), p_coefficients.contiguous(), num_points)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 
 
 @torch.library.register_fake("dvae_ext::coarse_grain_sample")
@@ -28,13 +28,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grad_coefficients = torch.ops.dvae_ext.coarse_grain_sample_backward.default(
-        grad.contiguous(), *ctx.saved_tensors, ctx.temperature, ctx.num_points
+    grad_coefficients = call_backward(
+        torch.ops.dvae_ext.coarse_grain_sample_backward.default,
+        grad.contiguous(),
+        *ctx.saved_tensors,
+        ctx.temperature,
+        ctx.num_points,
     )
     return grad_coefficients, None, None, None, None
 
 
-register_autograd("coarse_grain_sample", _backward, _setup_context)
+_OP = register_autograd("coarse_grain_sample", _backward, _setup_context)
 refuse_second_order("coarse_grain_sample")
 
 
@@ -103,6 +107,4 @@ def coarse_grain_sample(
     if num_samples < 0:
         raise ValueError(f"{op}: num_samples is {num_samples}, expected a number ≥ 0")
     # The copy lets the caller advance the key in place while the backward pass still needs the old one.
-    return torch.ops.dvae_ext.coarse_grain_sample.default(
-        coefficients.contiguous(), key.clone(), float(temperature), num_points, num_samples
-    )
+    return _OP(coefficients.contiguous(), key.clone(), float(temperature), num_points, num_samples)

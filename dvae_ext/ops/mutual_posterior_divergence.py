@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, .
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
     # The last two outputs serve this function alone and reach no caller, so they have no gradient.
-    return torch.ops.dvae_ext.mutual_posterior_divergence_backward.default(*grads[:3], *ctx.saved_tensors)
+    return call_backward(
+        torch.ops.dvae_ext.mutual_posterior_divergence_backward.default, *grads[:3], *ctx.saved_tensors
+    )
 
 
-register_autograd("mutual_posterior_divergence", _backward, _setup_context)
+_OP = register_autograd("mutual_posterior_divergence", _backward, _setup_context)
 refuse_second_order("mutual_posterior_divergence")
 
 
@@ -125,5 +127,5 @@ def mutual_posterior_divergence(
         mean, logvar = both[:, 0].contiguous(), both[:, 1].contiguous()
     if mean.shape[0] < 2:
         raise ValueError(f"{op}: mean has {mean.shape[0]} rows, expected at least 2: one posterior has no pairs")
-    diverse, smooth, mpd, _, _ = torch.ops.dvae_ext.mutual_posterior_divergence.default(mean, logvar)
+    diverse, smooth, mpd, _, _ = _OP(mean, logvar)
     return MutualPosteriorDivergence(diverse, smooth, mpd)

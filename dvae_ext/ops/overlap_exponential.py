@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvae_ext.ops import _elementwise
 from dvae_ext.ops._arguments import check_tensor, elementwise_arguments, parameter
 
-_elementwise.register("overlap_exponential_icdf", arguments=3, second_order=True)
-_elementwise.register("overlap_exponential_log_prob", arguments=3, second_order=True)
+_ICDF = _elementwise.register("overlap_exponential_icdf", arguments=3, second_order=True)
+_LOG_PROB = _elementwise.register("overlap_exponential_log_prob", arguments=3, second_order=True)
 
 
 def overlap_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
@@ -43,7 +42,7 @@ def overlap_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) 
     op = "overlap_exponential_icdf"
     tensors = {"rho": check_tensor(rho, op, "rho"), "logits": check_tensor(logits, op, "logits")}
     arguments = elementwise_arguments(op, tensors, {"beta": parameter(beta, rho, op, "beta")})
-    return torch.ops.dvae_ext.overlap_exponential_icdf.default(*arguments)
+    return _ICDF(*arguments)
 
 
 def overlap_exponential_log_prob(zeta: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
@@ -70,4 +69,4 @@ def overlap_exponential_log_prob(zeta: Tensor, logits: Tensor, beta: float | Ten
     op = "overlap_exponential_log_prob"
     tensors = {"zeta": check_tensor(zeta, op, "zeta"), "logits": check_tensor(logits, op, "logits")}
     arguments = elementwise_arguments(op, tensors, {"beta": parameter(beta, zeta, op, "beta")})
-    return torch.ops.dvae_ext.overlap_exponential_log_prob.default(*arguments)
+    return _LOG_PROB(*arguments)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvae_ext.ops import _elementwise
 from dvae_ext.ops._arguments import check_tensor, elementwise_arguments, parameter
 
-_elementwise.register("overlap_logistic_icdf", arguments=5, second_order=False)
-_elementwise.register("overlap_logistic_log_prob", arguments=5, second_order=False)
+_ICDF = _elementwise.register("overlap_logistic_icdf", arguments=5, second_order=False)
+_LOG_PROB = _elementwise.register("overlap_logistic_log_prob", arguments=5, second_order=False)
 
 
 def _arguments(
@@ -61,7 +60,7 @@ def overlap_logistic_icdf(
     """
     op = "overlap_logistic_icdf"
     tensors = {"rho": check_tensor(rho, op, "rho"), "logits": check_tensor(logits, op, "logits")}
-    return torch.ops.dvae_ext.overlap_logistic_icdf.default(*_arguments(op, tensors, mu0, mu1, scale))
+    return _ICDF(*_arguments(op, tensors, mu0, mu1, scale))
 
 
 def overlap_logistic_log_prob(
@@ -87,4 +86,4 @@ def overlap_logistic_log_prob(
     """
     op = "overlap_logistic_log_prob"
     tensors = {"zeta": check_tensor(zeta, op, "zeta"), "logits": check_tensor(logits, op, "logits")}
-    return torch.ops.dvae_ext.overlap_logistic_log_prob.default(*_arguments(op, tensors, mu0, mu1, scale))
+    return _LOG_PROB(*_arguments(op, tensors, mu0, mu1, scale))

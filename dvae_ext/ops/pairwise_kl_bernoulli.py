@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
 
 
@@ -27,10 +27,10 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 def _backward(ctx: Any, grad: Tensor) -> Tensor:
     (logits,) = ctx.saved_tensors
-    return torch.ops.dvae_ext.pairwise_kl_bernoulli_backward.default(grad.contiguous(), logits)
+    return call_backward(torch.ops.dvae_ext.pairwise_kl_bernoulli_backward.default, grad.contiguous(), logits)
 
 
-register_autograd("pairwise_kl_bernoulli", _backward, _setup_context)
+_OP = register_autograd("pairwise_kl_bernoulli", _backward, _setup_context)
 refuse_second_order("pairwise_kl_bernoulli")
 
 
@@ -62,4 +62,4 @@ def pairwise_kl_bernoulli(logits: Tensor) -> Tensor:
         tensor([[0.0000, 0.4338],
                 [0.3278, 0.0000]])
     """
-    return torch.ops.dvae_ext.pairwise_kl_bernoulli.default(*check_posteriors("pairwise_kl_bernoulli", logits=logits))
+    return _OP(*check_posteriors("pairwise_kl_bernoulli", logits=logits))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 from dvae_ext.ops._posteriors import check_posteriors
 
 
@@ -27,10 +27,10 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     mean, logvar = ctx.saved_tensors
-    return torch.ops.dvae_ext.pairwise_kl_normal_backward.default(grad.contiguous(), mean, logvar)
+    return call_backward(torch.ops.dvae_ext.pairwise_kl_normal_backward.default, grad.contiguous(), mean, logvar)
 
 
-register_autograd("pairwise_kl_normal", _backward, _setup_context)
+_OP = register_autograd("pairwise_kl_normal", _backward, _setup_context)
 refuse_second_order("pairwise_kl_normal")
 
 
@@ -60,6 +60,4 @@ def pairwise_kl_normal(mean: Tensor, logvar: Tensor) -> Tensor:
         tensor([[0., 2.],
                 [2., 0.]])
     """
-    return torch.ops.dvae_ext.pairwise_kl_normal.default(
-        *check_posteriors("pairwise_kl_normal", mean=mean, logvar=logvar)
-    )
+    return _OP(*check_posteriors("pairwise_kl_normal", mean=mean, logvar=logvar))

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor
-from dvae_ext.ops._autograd import refuse_second_order, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 
-_OP = torch.ops.dvae_ext.rbm_log_z_exact.default
 _BACKWARD = torch.ops.dvae_ext.rbm_log_z_exact_backward.default
 _DTYPES = (torch.float32, torch.float64)
 
@@ -68,8 +67,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    return _BACKWARD(grad, *ctx.saved_tensors)
+    return call_backward(_BACKWARD, grad, *ctx.saved_tensors)
 
 
-register_autograd("rbm_log_z_exact", _backward, _setup_context)
+_OP = register_autograd("rbm_log_z_exact", _backward, _setup_context)
 refuse_second_order("rbm_log_z_exact")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvae_ext.ops import _elementwise
 from dvae_ext.ops._arguments import check_tensor, elementwise_arguments, parameter
 
-_elementwise.register("spike_exponential_icdf", arguments=3, second_order=False)
+_ICDF = _elementwise.register("spike_exponential_icdf", arguments=3, second_order=False)
 
 
 def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) -> Tensor:
@@ -39,4 +38,4 @@ def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) ->
     op = "spike_exponential_icdf"
     tensors = {"rho": check_tensor(rho, op, "rho"), "logits": check_tensor(logits, op, "logits")}
     arguments = elementwise_arguments(op, tensors, {"beta": parameter(beta, rho, op, "beta")})
-    return torch.ops.dvae_ext.spike_exponential_icdf.default(*arguments)
+    return _ICDF(*arguments)

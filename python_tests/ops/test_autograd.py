@@ -1,0 +1,98 @@
+"""Eager calls have an autograd function of their own: it gives what the registered op gives, in every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from dvae_ext import ops, rng
+
+KEY = rng.key(5)
+NATIVE = torch.ops.dvae_ext
+# Name: the public function of one leaf, and the registered op behind it.
+CASES: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], tuple[int, ...]]] = {
+    "overlap_exponential_icdf": (
+        lambda x: ops.overlap_exponential_icdf(x.detach().sigmoid(), x, 8.0),
+        lambda x: NATIVE.overlap_exponential_icdf.default(x.detach().sigmoid(), x, torch.tensor(8.0)),
+        (4, 5),
+    ),
+    "spike_exponential_icdf": (
+        lambda x: ops.spike_exponential_icdf(x.detach().sigmoid(), x, 3.0),
+        lambda x: NATIVE.spike_exponential_icdf.default(x.detach().sigmoid(), x, torch.tensor(3.0)),
+        (4, 5),
+    ),
+    "pairwise_kl_bernoulli": (ops.pairwise_kl_bernoulli, NATIVE.pairwise_kl_bernoulli.default, (4, 5)),
+    "mutual_posterior_divergence": (
+        lambda x: ops.mutual_posterior_divergence(x, x.sin())[1],
+        lambda x: NATIVE.mutual_posterior_divergence.default(x, x.sin())[1],
+        (4, 5),
+    ),
+    "coarse_grain_sample": (
+        lambda x: ops.coarse_grain_sample(x, KEY, 0.5, 11, 2),
+        lambda x: NATIVE.coarse_grain_sample.default(x, KEY, 0.5, 11, 2),
+        (2, 3, 4),
+    ),
+    "rbm_log_z_exact": (
+        lambda x: ops.rbm_log_z_exact(x, x[:, 0], x[0]),
+        lambda x: NATIVE.rbm_log_z_exact.default(x, x[:, 0].contiguous(), x[0].contiguous()),
+        (4, 5),
+    ),
+}
+
+
+def leaf_of(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_registered_op(name: str) -> None:
+    function, registered, shape = CASES[name]
+    leaf = leaf_of(shape)
+    own, expected = function(leaf), registered(leaf)
+    assert name in type(own.grad_fn).__name__ or name == "mutual_posterior_divergence"
+    assert torch.equal(own, expected)
+    cotangent = torch.randn(own.shape, generator=torch.Generator().manual_seed(3)).to(own.dtype)
+    gradients = [torch.autograd.grad(value, leaf, cotangent, retain_graph=True)[0] for value in (own, expected)]
+    assert torch.equal(*gradients)
+    batch = torch.stack([cotangent, -2 * cotangent])
+    (batched,) = torch.autograd.grad(own, leaf, batch, is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack([gradients[0], -2 * gradients[0]]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recomputation_and_offloading(name: str) -> None:
+    function, _, shape = CASES[name]
+    leaf = leaf_of(shape)
+    (expected,) = torch.autograd.grad(function(leaf).sum(), leaf)
+    (recomputed,) = torch.autograd.grad(checkpoint(function, leaf, use_reentrant=False).sum(), leaf)
+    with torch.autograd.graph.save_on_cpu():
+        offloaded = function(leaf).sum()
+    assert torch.equal(recomputed, expected)
+    assert torch.equal(torch.autograd.grad(offloaded, leaf)[0], expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_gradients(name: str) -> None:
+    function, _, shape = CASES[name]
+    leaf = leaf_of(shape)
+    expected = function(leaf).detach()
+    with torch.no_grad():
+        assert torch.equal(function(leaf), expected)
+        assert not function(leaf).requires_grad
+    with torch.inference_mode():
+        assert torch.equal(function(leaf), expected)
+        assert function(leaf).is_inference()
+
+
+def test_a_change_of_a_saved_argument_is_noticed() -> None:
+    leaf = leaf_of((2, 3, 4))
+    coefficients = leaf * 1.0
+    z = ops.coarse_grain_sample(coefficients, KEY, 0.5)
+    coefficients.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
