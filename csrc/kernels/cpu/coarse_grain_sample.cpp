@@ -229,6 +229,11 @@ class Block {
   }
 
   const Row<T>& weights(size_t r) const { return weights_[r]; }
+  // One row for each point, for the caller's sums over samples.
+  std::vector<Row<T>>& cleared_sums() {
+    sums_.assign(grid_.size(), Row<T>{});
+    return sums_;
+  }
   T inverse_temperature() const { return inverse_temperature_; }
   Row<T> mass, z;
 
@@ -250,7 +255,7 @@ class Block {
   const std::vector<T>& grid_;
   bool direct_;
   T inverse_temperature_, scale_;
-  std::vector<Row<T>> coefficients_, prepared_, weights_;
+  std::vector<Row<T>> coefficients_, prepared_, weights_, sums_;
 };
 
 // Calls body(block, first density, count) for blocks of the batch * dims densities, with their logits in place.
@@ -293,7 +298,7 @@ void coarse_grain_sample_backward(const CoarseGrainSampleBackward& p, const Para
     const std::vector<T> grid = coarse_grain::grid_points<T>(p.num_points);
     for_each_block<S>(p, grid, parallel, [&](Block<T>& block, int64_t first, int64_t count) {
       // dz/dlogit_r = y_r (grid_r - z) / T; summed over samples before it meets the powers of the grid.
-      std::vector<Row<T>> grad_logits(grid.size());
+      std::vector<Row<T>>& grad_logits = block.cleared_sums();
       for (int64_t l = 0; l < p.num_samples; ++l) {
         const int64_t row = l * p.batch * p.dims + first;
         block.draw(static_cast<uint32_t>(row));
