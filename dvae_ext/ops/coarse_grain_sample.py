@@ -60,8 +60,8 @@ def coarse_grain_sample(
 
     The density exp(Σ_m c_m z^m) is reduced to its values on R equidistant points of [-1, 1], a Concrete vector
     y = softmax((Σ_m c_m ζ^m + g) / T) is drawn with Gumbel noise g, and z = Σ_r y_r ζ_r. The noise is made from the key
-    inside the kernel, and again in the backward pass: y and g never exist as tensors. A variate has 21 random bits, so
-    that a point whose probability is below 2⁻²² is drawn as T → 0 with a probability of that order.
+    inside the kernel, and again in the backward pass: y and g never exist as tensors. g is made of uniforms of
+    21 bits: as T → 0 the frequency of a grid point is right to about 2⁻²¹.
 
     Args:
         coefficients: ``[batch, dims, order]``, c of the powers 1 … order, with 1 ≤ order ≤ ``num_points`` - 2.
