@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _AutoDispatchBelowAutograd
+from torch.overrides import has_torch_function
 
 from dvae_ext.ops._arguments import refuse_forward_mode
 
@@ -39,7 +40,13 @@ def register_autograd(
     function: Any = type(name, (torch.autograd.Function,), methods)
 
     def call(*inputs: Any) -> Any:
-        if torch.compiler.is_compiling() or _are_functorch_transforms_active():
+        # Whoever transforms, records or overrides calls has to see the op itself.
+        if (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or _are_functorch_transforms_active()
+            or has_torch_function(inputs)
+        ):
             return op(*inputs)
         return function.apply(*inputs)
 
@@ -51,7 +58,7 @@ def call_backward(op: Callable[..., Any], *inputs: Any) -> Any:
 
     The guard holds for the native call alone: saved tensors may be recomputed while they are unpacked, with autograd.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return op(*inputs)
     with _AutoDispatchBelowAutograd():
         return op(*inputs)

@@ -61,7 +61,7 @@ def coarse_grain_sample(
     The density exp(Σ_m c_m z^m) is reduced to its values on R equidistant points of [-1, 1], a Concrete vector
     y = softmax((Σ_m c_m ζ^m + g) / T) is drawn with Gumbel noise g, and z = Σ_r y_r ζ_r. The noise is made from the key
     inside the kernel, and again in the backward pass: y and g never exist as tensors. g is made of uniforms of
-    21 bits: as T → 0 the frequency of a grid point is right to about 2⁻²¹.
+    21 bits: as T → 0 points less likely than 2⁻²² are drawn too rarely, and those below 2⁻²⁵ hardly ever.
 
     Args:
         coefficients: ``[batch, dims, order]``, c of the powers 1 … order, with 1 ≤ order ≤ ``num_points`` - 2.

@@ -1,13 +1,16 @@
-"""Eager calls have an autograd function of their own: it gives what the registered op gives, in every setting."""
+"""Eager calls have an autograd function of their own: it gives what the registered op gives."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from dvae_ext import ops, rng
@@ -96,3 +99,57 @@ def test_a_change_of_a_saved_argument_is_noticed() -> None:
     coefficients.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         z.sum().backward()
+
+
+class Weighted(TorchFunctionMode):
+    """Multiplies what an op of this package returns by a weight, with autograd."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result * self.weight if "dvae_ext" in str(func) else result
+
+
+def test_function_modes_are_differentiated() -> None:
+    leaf, weight = leaf_of((4, 5)), torch.tensor(2.0, requires_grad=True)
+    plain = ops.pairwise_kl_bernoulli(leaf)
+    with Weighted(weight):
+        weighted = ops.pairwise_kl_bernoulli(leaf)
+    gradient, weight_gradient = torch.autograd.grad(weighted.sum(), (leaf, weight))
+    torch.testing.assert_close(gradient, 2 * torch.autograd.grad(plain.sum(), leaf)[0])
+    torch.testing.assert_close(weight_gradient, plain.sum())
+
+
+def test_results_of_subclasses_may_change_in_place() -> None:
+    class Subclass(Tensor):
+        pass
+
+    leaf = leaf_of((4, 5)).detach().as_subclass(Subclass).requires_grad_()
+    changed = ops.pairwise_kl_bernoulli(leaf)
+    changed.add_(1)
+    (gradient,) = torch.autograd.grad(changed.sum(), leaf)
+    plain = leaf_of((4, 5))
+    torch.testing.assert_close(
+        gradient.as_subclass(Tensor), torch.autograd.grad(ops.pairwise_kl_bernoulli(plain).sum(), plain)[0]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_traces_can_be_saved() -> None:
+    leaf = leaf_of((4, 5))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(ops.pairwise_kl_bernoulli, (leaf,)), file)
+    file.seek(0)
+    assert torch.equal(torch.jit.load(file)(leaf), ops.pairwise_kl_bernoulli(leaf))
+
+
+def test_compiled_backward_passes() -> None:
+    leaf = leaf_of((4, 5))
+    (expected,) = torch.autograd.grad(ops.pairwise_kl_bernoulli(leaf).sum(), leaf)
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        ops.pairwise_kl_bernoulli(leaf).sum().backward()
+    assert leaf.grad is not None
+    assert torch.equal(leaf.grad, expected)

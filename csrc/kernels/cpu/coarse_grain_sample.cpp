@@ -17,7 +17,7 @@ using coarse_grain::Vector;
 using math::compute_t;
 
 // From this temperature on the weights are products exp(logit / T) exp(g / T), and no maximum has to be found. With
-// logits of maximum 0 and the first factor times 2^kHeadroom, the second factor lies in [2^-16, 2^79], so that no sum
+// logits of maximum 0 and the first factor times 2^kHeadroom, the second factor lies in [2^-15, 2^72], so that no sum
 // of weights overflows and the largest weight is above 2^16. The first factor is never less than 2^kNegligible, which
 // stands for zero: that is a weight below 2^-31 in float, and none is a subnormal number, which would be slow.
 constexpr double kDirectTemperature = 0.3;
