@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import dataclasses
+import re
 import signal
 import sys
 import typing
@@ -42,10 +43,11 @@ from dvae_ext.training import (
     write_sheet,
 )
 
+MISSING = "needs the packages of the train extra: pip install 'dvae_ext[train]'"
 try:
     import tyro
 except ImportError:
-    sys.exit("dvae-ext needs the packages of the train extra: pip install 'dvae_ext[train]'")
+    sys.exit(f"dvae-ext {MISSING}")
 
 PROGRAM = "dvae-ext"
 HELP = """\
@@ -108,7 +110,7 @@ class TrainOptions:
 
 @dataclass
 class ResumeOptions:
-    """Continue a run that was stopped; its configuration is taken from the run folder."""
+    """Continue a run that was stopped; its configuration, the number of steps too, is taken from the run folder."""
 
     resume: Path
     """Run folder."""
@@ -120,7 +122,8 @@ class ResumeOptions:
 
 @dataclass
 class EvaluateOptions:
-    """Likelihood of the test set: importance-weighted, in the binary limit, log Z included, with its error bar.
+    """Likelihood of the test set: importance-weighted, with its error bar; relaxed latents in their discrete limit, and
+    with log Z where the prior is an RBM.
 
     Writes report.json, report.md and samples.png to the run folder.
     """
@@ -137,7 +140,8 @@ class EvaluateOptions:
 
 @dataclass
 class SampleOptions:
-    """Write a PNG sheet: prior samples, a row for each chain, and test images beside their reconstructions."""
+    """Write a PNG sheet: samples of the prior (of an RBM a row for each chain), and test images beside their
+    reconstructions."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
@@ -169,6 +173,18 @@ class ProbeOptions:
     """Another device than in training."""
 
 
+def field_help(config_class: type) -> dict[str, str]:
+    """What the ``Args:`` of a config class, and of the classes below it, say of each field."""
+    texts: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        section = (base.__dict__.get("__doc__") or "").partition("Args:\n")[2].partition("\n\n")[0]
+        for entry in re.split(r"\n(?= {8}\w)", section):
+            name, colon, text = entry.strip().partition(":")
+            if colon:
+                texts[name] = " ".join(text.replace("``", "").split())
+    return texts
+
+
 def raw_class(config_class: type, values: dict[str, Any]) -> type:
     """A plain dataclass with the fields of ``config_class`` and the defaults of a preset.
 
@@ -176,6 +192,7 @@ def raw_class(config_class: type, values: dict[str, Any]) -> type:
     options of the command line are in.
     """
     hints = typing.get_type_hints(config_class)
+    texts = field_help(config_class)
     fields: list[tuple[str, Any, Any]] = []
     for item in dataclasses.fields(config_class):
         if item.name in values:
@@ -184,7 +201,8 @@ def raw_class(config_class: type, values: dict[str, Any]) -> type:
             default = field(default_factory=item.default_factory)
         else:
             default = field(default=item.default)
-        fields.append((item.name, hints[item.name], default))
+        described = typing.cast(Any, Annotated)[hints[item.name], tyro.conf.arg(help=texts.get(item.name))]
+        fields.append((item.name, described, default))
     raw = dataclasses.make_dataclass(config_class.__name__, fields)
     raw.__doc__ = config_class.__doc__
     return raw
@@ -264,8 +282,6 @@ def train_command(args: list[str]) -> None:
         config, out = parse_train(model, args)
         run = RunFolder(out or new_folder(config))
     first = int(os.environ.get("RANK", 0)) == 0
-    if first:
-        print(f"run folder: {run.path}", flush=True)
     # Adam's moments of weights behind pixels that are rarely lit decay into denormal numbers after some 900 steps, and
     # the processor then takes a third more time for every step. Threads inherit the mode when they start.
     torch.set_flush_denormal(True)
@@ -310,7 +326,7 @@ def sample_command(args: list[str]) -> None:
     for problem in problems:
         print(f"note: {problem}", file=sys.stderr)
     out = options.out or run.path / "samples.png"
-    title = f"{config.model} on {config.data} ({config.binarisation} binarisation), step {step:,}"
+    title = f"{config.model} on {config.images}, step {step:,}"
     write_sheet(out, model, dataset, options.size, options.seed, device, title)
     print(f"written: {out}")
 
@@ -322,7 +338,7 @@ def probe_command(args: list[str]) -> None:
     config = with_device(run.config(options.data_dir), options.device)
     scores = probe_run(run, config, run.load_dataset(config), resolve_device(config.training.device))
     print("\n".join(f"{name:<12} {score}" for name, score in scores.items()))
-    print(f"\naccuracy in percent over seeds, written to {run.path / 'probes.json'}")
+    print(f"\naccuracy in percent ± standard deviation over seeds, written to {run.path / 'probes.json'}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -351,6 +367,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         COMMANDS[args[0]](args[1:])
     except (DataError, RunError, CheckpointError, Mistake) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("torch", "dvae_ext"):
+            raise
+        print(f"{PROGRAM}: error: there is no package {error.name}; this command {MISSING}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)

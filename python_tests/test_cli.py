@@ -62,6 +62,10 @@ def test_every_field_is_an_option_with_help(model, capsys):
     for name in own | general:
         option = name.replace("_", "-")
         assert re.search(rf"--(no-)?{option}\b", out), name
+    texts = cli.field_help(MODELS[model].config_class)
+    words = " ".join(out.replace("│", " ").split())
+    for name in own:
+        assert " ".join(texts[name].split()[:3]) in words, f"{name} has no help"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,7 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["train", "dvae", "--beta", "-1"], "beta: expected a positive finite number, got -1.0"),
         (["train", "dvae", "--hidden", "0"], r"hidden: expected widths of at least 1, got \(0,\)"),
         (["train", "dvae", "--batch-size", "1"], "training.batch_size is 1, expected at least 2"),
+        (["train", "vae", "--gamma", "1", "--batch-size", "1"], "training.batch_size is 1, expected at least 2"),
         (
             ["train", "cg-bpef-vae", "--network", "conv"],
             r"model cg-bpef-vae cannot be built for digits: network: .* 32 x 32, digits has \(8, 8\)",
@@ -186,6 +191,27 @@ def test_a_run_without_usable_checkpoints(run, tmp_path, capsys):
         path.write_bytes(b"")
     assert "no usable checkpoint" in fails(capsys, "sample", copy)
     assert "no usable checkpoint" in fails(capsys, "train", "--resume", copy)
+
+
+def test_a_run_that_never_reached_a_checkpoint_is_not_offered_for_resuming(run, tmp_path, capsys):
+    shutil.copy(run.path / "config.json", tmp_path)
+    assert "ended before its first checkpoint; delete the folder" in fails(capsys, "train", "dvae", "--out", tmp_path)
+
+
+def test_grey_images_have_no_likelihood(tmp_path, capsys):
+    options = ["--binarisation", "none", "--steps", "3", "--test-samples", "2", "--valid-samples", "2"]
+    assert cli.main(["train", "vae", *options, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "digits (grey)" in out
+    assert re.search(r"test bound .* \(a lower bound of a cross-entropy ± one standard error\)", out)
+    assert "log-likelihood" not in out
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    message = fails(capsys, "train", "dvae", "--out", tmp_path / "run", *SMALL)
+    assert "sklearn" in message
+    assert "needs the packages of the train extra" in message
 
 
 def test_new_folders_are_numbered(tmp_path, monkeypatch):

@@ -132,7 +132,7 @@ def upright(images: np.ndarray) -> np.ndarray:
 def needed(name: str, data_dir: Path | None) -> Path:
     """The data directory, or an error that says which option is missing."""
     if data_dir is None:
-        raise DataError(f"data set {name} is read from files: give their folder with --data-dir (data_dir)")
+        raise DataError(f"data set {name} is read from files: give their folder with --data-dir, or data_dir in Python")
     return Path(data_dir)
 
 

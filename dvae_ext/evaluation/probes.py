@@ -19,7 +19,7 @@ class Score:
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.std:.1f}"
+        return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.seeds > 1 else "")
 
 
 def probe(

@@ -23,7 +23,7 @@ class Model(nn.Module, ABC):
 
     config: Any
     smallest_batch: int = 1
-    """Images that a training batch has at least; batch normalisation needs two."""
+    """Images that a process has in a training batch at least; statistics over the batch need two."""
 
     def forward(self, x: Tensor, step: int, total_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The same as :meth:`training_loss`, so that wrappers that call the module work."""

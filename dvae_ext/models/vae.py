@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor
 
 from dvae_ext.models.variational import VariationalAutoencoder, VariationalConfig
@@ -61,6 +62,13 @@ class VAE(VariationalAutoencoder):
 
     def __init__(self, config: VAEConfig, data: DataInfo) -> None:
         super().__init__(config, data, 2 * config.latents, config.latents)
+        alone = not (dist.is_available() and dist.is_initialized())  # else the posteriors of all processes are compared
+        self.smallest_batch = 2 if self.regularised and alone else 1
+
+    @property
+    def regularised(self) -> bool:
+        """Whether MAE's regulariser is part of the loss."""
+        return self.config.eta > 0 or self.config.gamma > 0
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), ``[B, d]`` each."""
@@ -95,7 +103,7 @@ class VAE(VariationalAutoencoder):
         return torch.randn(shape, generator=generator, dtype=weight.dtype, device=weight.device)
 
     def penalty(self, parameters: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
-        if self.config.eta == 0 and self.config.gamma == 0:
+        if not self.regularised:
             return None, {}
         mean, logvar = parameters.chunk(2, -1)
         return mutual_divergence_penalty(mean, logvar, self.config.eta, self.config.gamma)

@@ -77,6 +77,11 @@ class RunConfig:
     training: TrainingConfig
     model_config: Any
 
+    @property
+    def images(self) -> str:
+        """The data set and what its pixels are, for titles and tables."""
+        return f"{self.data} ({'grey' if self.binarisation == 'none' else f'{self.binarisation} binarisation'})"
+
     def to_json(self) -> str:
         """Indented JSON with every value resolved."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -101,6 +101,7 @@ class Trainer:
         """Run the remaining steps."""
         settings = self.config.training
         with Logbook(self.run.path, self.step, settings.steps, quiet=not self.ranks.first) as self.log:
+            self.log.say(f"run folder: {self.run.path}")
             for note in (*self.dataset.notes, *self.problems):
                 self.log.say(f"note: {note}")
             self.mark = (time.perf_counter(), self.step)

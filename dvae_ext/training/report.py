@@ -45,6 +45,7 @@ class Report:
         notes: Sentences that belong beside the number.
         bounds: Of models whose bound has a reconstruction and a KL term: "bound", and for Concrete latents "relaxed",
             the estimate that training uses.
+        grey: Whether the images have grey values, of which ``test`` is a cross-entropy.
         active_units: Latents whose posterior mean varies by more than 0.01 over the test set.
     """
 
@@ -61,6 +62,7 @@ class Report:
     notes: tuple[str, ...]
     bounds: dict[str, BoundEstimate] = field(default_factory=dict)
     active_units: int | None = None
+    grey: bool = False
 
     def rows(self) -> list[tuple[str, str]]:
         """The table, as pairs of label and value."""
@@ -72,8 +74,9 @@ class Report:
             ("parameters", f"{self.parameters:,}"),
             ("steps", f"{self.steps:,}; evaluated: step {self.selected_step:,}, {chosen}"),
             (
-                "test log-likelihood",
-                f"{test.log_likelihood:.2f} ± {test.std_error:.2f} nats (a lower bound ± one standard error)",
+                "test bound" if self.grey else "test log-likelihood",
+                f"{test.log_likelihood:.2f} ± {test.std_error:.2f} nats (a lower bound"
+                f"{' of a cross-entropy' if self.grey else ''} ± one standard error)",
             ),
             ("  of the test set", f"± {test.data_std_error:.3f} over {test.num_examples:,} images"),
         ]
@@ -122,7 +125,7 @@ def evaluate_run(
         run=str(run.path),
         model=config.model,
         preset=config.preset,
-        data=f"{config.data} ({config.binarisation} binarisation)",
+        data=config.images,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=config.training.steps,
         selected_step=step,
@@ -132,6 +135,7 @@ def evaluate_run(
         notes=(*dataset.notes, *problems),
         bounds=bounds,
         active_units=active,
+        grey=config.binarisation == "none",
     )
     if ranks.first:
         title = f"{report.model} on {report.data}, step {step:,}: {test.log_likelihood:.2f} ± {test.std_error:.2f} nats"

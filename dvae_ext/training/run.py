@@ -34,9 +34,12 @@ class RunFolder:
             RunError: if it holds a run already, or cannot be made.
         """
         if (self.path / "config.json").exists():
-            raise RunError(
-                f"{self.path} already holds a run; continue it with --resume {self.path}, or choose another --out"
+            way = (
+                f"already holds a run; continue it with --resume {self.path}"
+                if self.checkpoints.steps()
+                else "holds a run that ended before its first checkpoint; delete the folder"
             )
+            raise RunError(f"{self.path} {way}, or choose another --out")
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,8 +104,8 @@ def build_model(config: RunConfig, dataset: Dataset, rank: int) -> Model:
         raise RunError(f"model {config.model} cannot be built for {config.data}: {error}") from None
     if config.training.batch_size < model.smallest_batch:
         raise RunError(
-            f"training.batch_size is {config.training.batch_size}, expected at least {model.smallest_batch}: the "
-            "model normalises over the batch"
+            f"training.batch_size is {config.training.batch_size}, expected at least {model.smallest_batch}: this "
+            "model computes statistics over the batch"
         )
     model.initialise(dataset.info.train_mean)
     return model
