@@ -6,6 +6,7 @@ hold no Python: torch loads them. ``_kernels`` is a pybind11 module on the torch
 DVAE_EXT_CUDA=0|1|auto   build the CUDA library: never, always, or where torch has CUDA and nvcc matches it (default)
 DVAE_EXT_CUDA_ARCHS      compute capabilities, for example "80;90" (default: the local GPU's, else 80;86;89;90;100;120)
 DVAE_EXT_INTERPRETER=0|1 put the interpreted CUDA kernels beside the CPU ones (default: only in an in-place build)
+CXX, CXXFLAGS            the C++ compiler (default: g++) and flags after our own
 MAX_JOBS                 compilers run at a time (default: one per core)
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parent
 TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that the build runs on
 RELEASE_ARCHS = "80;86;89;90;100;120"
 COMMON = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-g0"]
+COMMON += shlex.split(os.environ.get("CXXFLAGS", ""))
 # Formulas are written for vector code: errno and traps would keep the compiler from it. CMakeLists.txt has the same.
 # The vector intrinsics of GCC 12 warn about their own undefined operands.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized"]
