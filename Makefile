@@ -31,8 +31,9 @@ build: env  ## compile what changed
 train: build  ## train on the digits that ship with scikit-learn, evaluate, draw samples
 	$(BIN)/dvae-ext train dvae --data digits
 
+# Two processes: most tests keep one core busy.
 test: build  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: env  ## formatting, style and types of Python and C++
 	$(BIN)/ruff check .
