@@ -51,7 +51,7 @@ cuda-check: env  ## compile every CUDA kernel for sm_80, 90 and 100; print regis
 cpp-test:  ## the torch-free library and its C++ tests
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1
 	cmake --build build/cmake -j 2
-	ctest --test-dir build/cmake --output-on-failure
+	ctest --test-dir build/cmake -j 2 --output-on-failure
 
 mutate: build  ## remove each barrier of the CUDA kernels in turn: the kernels' tests have to notice
 	$(BIN)/python tools/mutate_barriers.py
