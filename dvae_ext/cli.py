@@ -23,7 +23,7 @@ import torch
 
 from dvae_ext.benchmarks.command import Mistake
 from dvae_ext.benchmarks.command import main as bench_command
-from dvae_ext.cli_log_z import log_z_command
+from dvae_ext.cli_log_z import MISSING, log_z_command, tyro
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
 from dvae_ext.training import (
@@ -42,12 +42,6 @@ from dvae_ext.training import (
     with_device,
     write_sheet,
 )
-
-MISSING = "needs the packages of the train extra: pip install 'dvae_ext[train]'"
-try:
-    import tyro
-except ImportError:
-    sys.exit(f"dvae-ext {MISSING}")
 
 PROGRAM = "dvae-ext"
 HELP = """\

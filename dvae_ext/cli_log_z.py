@@ -21,10 +21,11 @@ from dvae_ext.rbm import LogZEstimate, log_z
 from dvae_ext.rbm.log_z_plot import plot_log_z
 from dvae_ext.training import CheckpointError, RunError, RunFolder, process_group, read_checkpoint, resolve_device
 
+MISSING = "needs the packages of the train extra: pip install 'dvae_ext[train]'"
 try:
     import tyro
 except ImportError:
-    sys.exit("dvae-ext needs the packages of the train extra: pip install 'dvae_ext[train]'")
+    sys.exit(f"dvae-ext {MISSING}")
 
 NAMES = {"weight": ("weight", "W"), "visible_bias": ("visible_bias",), "hidden_bias": ("hidden_bias",)}
 _SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

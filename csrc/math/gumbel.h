@@ -53,12 +53,15 @@ DVAE_EXT_HD F exp2_flushed_float(F x) {
 
 // log2(-log2 u) for the uniform u that the upper 21 bits of a generator word make: on {1, 3, ..., 2^22 - 1} / 2^22,
 // neither 0 nor 1, symmetric about 1/2.
-DVAE_EXT_HD int32_t odd_of(uint32_t word) { return static_cast<int32_t>((word >> 10) | 1u); }
+template <class Word>
+DVAE_EXT_HD Word odd_of(Word word) {
+  return (word >> 10) | 1u;
+}
 template <class T>
 DVAE_EXT_HD T gumbel_exponent(uint32_t word);
 template <>
 DVAE_EXT_HD float gumbel_exponent<float>(uint32_t word) {
-  return detail::gumbel_exponent_float(static_cast<float>(odd_of(word)));
+  return detail::gumbel_exponent_float(static_cast<float>(static_cast<int32_t>(odd_of(word))));
 }
 template <>
 DVAE_EXT_HD double gumbel_exponent<double>(uint32_t word) {

@@ -59,7 +59,7 @@ void perturb(const uint32_t* words, float inverse_temperature, const Row<float>&
     for (int n = 0; n < Simd::kRegisters; ++n) {
       Words word;
       memcpy(&word, words + j + n * Simd::kLanes, sizeof(word));
-      odd.v[n] = __builtin_convertvector(reinterpret_cast<Simd::NativeInt>((word >> 10) | 1u), Simd::Native);
+      odd.v[n] = __builtin_convertvector(reinterpret_cast<Simd::NativeInt>(math::odd_of(word)), Simd::Native);
     }
     perturbed<kDirect>(math::gumbel_exponent(odd), Simd(inverse_temperature), Simd::load(prepared.lane + j))
         .store(out.lane + j);
