@@ -34,7 +34,7 @@ def annealed_log_weights(
     rng.advance_(key, 1)
     biases = torch.cat([visible_bias, hidden_bias]).double()
     log_weight = softplus(biases).sum().expand(chains).clone()
-    for before, after in pairwise(torch.linspace(0, 1, num_betas + 1, dtype=torch.float64).tolist()):
+    for before, after in pairwise(torch.linspace(0, 1, num_betas + 1, dtype=torch.float64, device="cpu").tolist()):
         field = visible @ weight
         increment = softplus(hidden_bias + after * field) - softplus(hidden_bias + before * field)
         log_weight += increment.sum(1, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,25 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dvae_ext import ops, rng
-from dvae_ext.rbm.statistics import PathEstimate, empty_statistics, estimate_path, increments, rejection
+from dvae_ext.rbm.ladder import first_ladder
+from dvae_ext.rbm.mixture import Mixture
+from dvae_ext.rbm.statistics import (
+    BATCH_SQUARE,
+    INCREMENT,
+    ROUND_TRIPS,
+    PathEstimate,
+    empty_statistics,
+    estimate_path,
+    increments,
+    rejection,
+)
+from dvae_ext.reference.rbm_temper import negative_free_energy
+
+JUMP_EVERY = 64  # sweeps
+_SNAPSHOTS = 8  # what a mixture is fitted to
+_WINDOW = 2  # levels on either side that belong to it: both sides of a transition
+_LOCAL_COMPONENTS = 16
+_FITTED_TOGETHER = 32  # levels, to bound the memory
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,15 @@ class Path:
         """The path from independent units with these means."""
         biases = [torch.logit(mean).to(self.weight) for mean in (visible_mean, hidden_mean)]
         return replace(self, reference_visible_bias=biases[0], reference_hidden_bias=biases[1], reference="independent")
+
+    def negative_free_energy(self, visible: Tensor, beta: Tensor) -> Tensor:
+        """log of the unnormalised marginal of ``visible`` at ``beta``, which broadcasts against its leading shape."""
+        reference = (self.reference_visible_bias, self.reference_hidden_bias)
+        return negative_free_energy(visible, self.weight, self.visible_bias, self.hidden_bias, *reference, beta)
+
+    @property
+    def model(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weight, self.visible_bias, self.hidden_bias
 
     @property
     def reference_log_z(self) -> float:
@@ -72,20 +100,49 @@ class World:
 
 
 class Ensemble:
-    """``ladders`` ladders of one replica per level, of which this process holds its share."""
+    """``ladders`` ladders of one replica per level, of which this process holds its share.
 
-    def __init__(self, path: Path, betas: Tensor, ladders: int, seed: int, world: World) -> None:
-        self.path, self.ladders, self.world = path, ladders, world
+    Args:
+        path: what the ladders climb.
+        betas: the first levels.
+        ladders: of all processes together.
+        seed: of the states and of all draws.
+        world: the processes.
+        modes: a mixture of one level that holds the modes of the model. With it replicas jump: see :meth:`jump`.
+    """
+
+    def __init__(
+        self, path: Path, betas: Tensor, ladders: int, seed: int, world: World, modes: Mixture | None = None
+    ) -> None:
+        self.path, self.ladders, self.world, self.modes = path, ladders, world, modes
         self.first_ladder, self.own_ladders = world.share(ladders)
         self.device = path.weight.device
         self.key = rng.key(seed, self.device)
-        n_visible = path.weight.shape[0]
-        # Every process draws all ladders' first states and keeps its own.
-        generator = torch.Generator().manual_seed(seed & (2**63 - 1))
-        states = torch.rand(ladders, len(betas), n_visible, generator=generator) < 0.5
-        own = states[self.first_ladder : self.first_ladder + self.own_ladders]
-        self.visible = own.to(path.weight.dtype).to(self.device)
-        self.place(betas, torch.zeros(len(betas) - 1, dtype=torch.float64))
+        # Every process draws for all ladders and keeps its own.
+        self.generator = torch.Generator().manual_seed(seed & (2**63 - 1))
+        coins = self._uniform(len(betas), path.weight.shape[0]) < 0.5
+        self.visible = coins.to(path.weight.dtype)
+        self.mixture: Mixture | None = None
+        self.place(betas, betas.new_zeros(len(betas) - 1))
+
+    def on(self, path: Path) -> Ensemble:
+        """New ladders on another path to the same model, of as many levels, which repeat none of the draws."""
+        other = Ensemble(path, first_ladder(len(self.betas)), self.ladders, 0, self.world, self.modes)
+        other.key, other.generator = self.key.clone(), self.generator
+        return other
+
+    def _uniform(self, *shape: int) -> Tensor:
+        """``[own ladders, *shape]``"""
+        everyone = torch.rand(self.ladders, *shape, generator=self.generator, dtype=torch.float32, device="cpu")
+        return everyone[self.first_ladder : self.first_ladder + self.own_ladders].to(self.device)
+
+    def _everyone(self, own: Tensor) -> Tensor:
+        """What all processes hold of ``own [own ladders, ...]``, in the order of the ladders."""
+        if self.world.size == 1:
+            return own
+        everything = own.new_zeros(self.ladders, *own.shape[1:])
+        everything[self.first_ladder : self.first_ladder + self.own_ladders] = own
+        return self.world.sum(everything)
 
     def place(self, betas: Tensor, shifts: Tensor) -> None:
         """Puts fresh ladders on ``betas``; ``visible`` holds one row per level."""
@@ -93,6 +150,7 @@ class Ensemble:
         self.centre_on(shifts)
         self.level = torch.arange(len(betas), device=self.device).repeat(self.own_ladders, 1)
         self.travel = torch.zeros_like(self.level)
+        self.snapshots: deque[Tensor] = deque(maxlen=_SNAPSHOTS)
         self.forget()
 
     def centre_on(self, shifts: Tensor) -> None:
@@ -100,19 +158,40 @@ class Ensemble:
         # Levels without overlap have no increment to centre on; the estimate over them then says so itself.
         self.shifts = shifts.nan_to_num(0.0, 0.0, 0.0)
 
+    def at_levels(self) -> Tensor:
+        """The states by level in place of replica: ``[own ladders, levels, n_visible]``."""
+        return self.visible.gather(1, self.level.argsort(1)[..., None].expand_as(self.visible))
+
     def move_to(self, betas: Tensor, shifts: Tensor) -> None:
         """New levels start from the states of the nearest old ones."""
         nearest = (betas[:, None] - self.betas).abs().argmin(1).to(self.device)
-        replica = self.level.argsort(1)[:, nearest]
-        self.visible = self.visible.gather(1, replica[..., None].expand(-1, -1, self.visible.shape[2])).contiguous()
+        snapshots = [snapshot[:, nearest] for snapshot in self.snapshots]
+        self.visible = self.at_levels()[:, nearest].contiguous()
         self.place(betas, shifts)
+        self.snapshots.extend(snapshots)
+        self.fit()
 
     def forget(self) -> None:
         """Starts the statistics afresh."""
         self.statistics = empty_statistics(self.own_ladders, len(self.betas), self.device)
-        self.sweeps = 0
+        self.jumped = torch.zeros(self.own_ladders, len(self.betas), dtype=torch.float64, device=self.device)
+        self.jumps, self.sweeps = 0, 0
 
-    def run(self, sweeps: int, batch: int = 1) -> None:
+    def run(self, sweeps: int, batch: int | None = None) -> None:
+        """``sweeps`` sweeps in batches, by default one, with a jump every 64 sweeps and after each batch."""
+        batch = batch or sweeps
+        every = batch if self.modes is None else JUMP_EVERY
+        for _ in range(0, sweeps, batch):
+            before = self.statistics[:, [INCREMENT, BATCH_SQUARE]]
+            for begin in range(0, batch, every):
+                self._sweep(min(every, batch - begin))
+                self.jump()
+            # A batch made in pieces: the op has squared the sum of each.
+            of_batch = self.statistics[:, INCREMENT] - before[:, 0]
+            self.statistics[:, BATCH_SQUARE] = before[:, 1] + of_batch.square()
+        self.sweeps += sweeps
+
+    def _sweep(self, sweeps: int) -> None:
         if self.own_ladders > 0:
             ops.rbm_temper_(
                 self.visible,
@@ -128,27 +207,75 @@ class Ensemble:
                 self.shifts.to(self.device),
                 self.key,
                 sweeps,
-                batch,
+                sweeps,
                 self.first_ladder,
             )
         rng.advance_(self.key, sweeps)
-        self.sweeps += sweeps
+
+    def jump(self) -> None:
+        """Proposes to every replica a state drawn from the mixture of its level, and accepts as Metropolis does.
+
+        The distribution of each level stays what it is, whatever the mixture. Where the mixture holds a level's modes,
+        replicas change between modes that neither sweeps nor swaps lead out of (the independence sampler of Tierney
+        1994, between the modes that were found beforehand).
+        """
+        if self.modes is None:
+            return
+        old = self.at_levels()
+        self.snapshots.append(old)
+        if self.mixture is None:
+            return
+        uniform = self._uniform(old.shape[1], old.shape[2] + 2)
+        old, uniform = old.transpose(0, 1).contiguous(), uniform.transpose(0, 1)
+        new = self.mixture.sample(uniform[..., 1:])
+        beta = self.betas.to(old)[:, None]
+        gain = self.path.negative_free_energy(new, beta) - self.path.negative_free_energy(old, beta)
+        gain += self.mixture.log_prob(old) - self.mixture.log_prob(new)
+        accepted = (torch.log(uniform[..., 0]) < gain).T
+        states = torch.where(accepted[..., None], new.transpose(0, 1), old.transpose(0, 1))
+        self.visible.scatter_(1, self.level.argsort(1)[..., None].expand_as(self.visible), states)
+        self.jumped += accepted
+        self.jumps += 1
+
+    def fit(self) -> None:
+        """The mixtures of the levels: modes of the model, states of the levels around, and their marginals."""
+        if self.modes is None:
+            return
+        snapshots = self._everyone(torch.stack(list(self.snapshots), 1))  # [ladders, snapshots, levels, n_visible]
+        states = snapshots.flatten(0, 1).transpose(0, 1)
+        levels = len(states)
+        parts = []
+        for some in torch.arange(levels, device="cpu").split(_FITTED_TOGETHER):
+            window = (some[:, None] + torch.arange(-_WINDOW, _WINDOW + 1, device="cpu")).clamp(0, levels - 1)
+            around = states[window].flatten(1, 2)
+            local = Mixture.fit(around, _LOCAL_COMPONENTS, self.generator)
+            broad = Mixture.fit(around, 1, self.generator)
+            parts.append(Mixture.of([(0.5, local), (0.4, self.modes), (0.1, broad)]))
+        self.mixture = Mixture.stack(parts)
 
     def gathered_statistics(self) -> Tensor:
         """The statistics of all ladders, in their order, on the CPU."""
-        if self.world.size == 1:
-            return self.statistics.cpu()
-        everything = torch.zeros(self.ladders, *self.statistics.shape[1:], dtype=torch.float64, device=self.device)
-        everything[self.first_ladder : self.first_ladder + self.own_ladders] = self.statistics
-        return self.world.sum(everything).cpu()
+        return self._everyone(self.statistics).cpu()
 
     def look(self) -> tuple[Tensor, Tensor]:
         """Increments of log Z and rejection of each pair, so far: what adaptation needs."""
         statistics = self.gathered_statistics()
         return increments(statistics, self.shifts), rejection(statistics, self.sweeps)
 
+    def stuck(self) -> float:
+        """The share of replicas that have made no round trip."""
+        return (self.gathered_statistics()[:, ROUND_TRIPS] == 0).double().mean().item()
+
+    def jump_acceptance(self) -> Tensor:
+        """Of each level."""
+        return self._everyone(self.jumped).cpu().mean(0) / max(1, self.jumps)
+
     def estimate(self, batch: int = 1) -> PathEstimate:
         return estimate_path(self.gathered_statistics(), self.shifts, self.sweeps, batch)
+
+    def top_states(self) -> Tensor:
+        """The states at the model, of all ladders."""
+        return self._everyone(self.visible[self.level == len(self.betas) - 1])
 
     def top_means(self, calls: int, sweeps: int) -> tuple[Tensor, Tensor]:
         """Means of visible and hidden units at beta = 1, from the states after each of ``calls`` runs."""

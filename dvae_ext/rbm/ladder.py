@@ -14,7 +14,7 @@ MAX_LEVELS = 512
 
 def first_ladder(levels: int) -> Tensor:
     """Equal steps from 0 to 1, before anything is known."""
-    return torch.linspace(0, 1, levels, dtype=torch.float64)
+    return torch.linspace(0, 1, levels, dtype=torch.float64, device="cpu")
 
 
 def levels_for(rejection: Tensor) -> int:
@@ -35,8 +35,8 @@ def equalise(betas: Tensor, rejection: Tensor, levels: int) -> Tensor:
 
     The barrier from 0 to each of ``betas`` is the cumulative rejection; it is interpolated and cut into equal parts.
     """
-    barrier = torch.cat([torch.zeros(1, dtype=torch.float64), (rejection.clamp(min=0) + 1e-4).cumsum(0)])
-    return interpolate(torch.linspace(0, 1, levels, dtype=torch.float64) * barrier[-1], barrier, betas)
+    barrier = torch.cat([rejection.new_zeros(1), (rejection.clamp(min=0) + 1e-4).cumsum(0)])
+    return interpolate(first_ladder(levels) * barrier[-1], barrier, betas)
 
 
 def interpolate(x: Tensor, known_x: Tensor, known_y: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from dvae_ext import ops, rng
 from dvae_ext.rbm.ais import annealed_log_weights
 from dvae_ext.rbm.ensemble import Path, World
 from dvae_ext.rbm.ladder import MAX_LEVELS
+from dvae_ext.rbm.quench import log_z_of_states, quenched_states, rounding
 from dvae_ext.rbm.statistics import log_mean_exp
-from dvae_ext.rbm.tempering import Budget, measure
+from dvae_ext.rbm.tempering import Budget, contradiction, measure
 
 DEFAULT_SWEEPS = 8192
 MAX_EXACT_UNITS = 30
@@ -24,6 +25,7 @@ MIN_LADDERS = 16
 _MIN_SWEEPS = 16
 _OPEN_SWEEPS = 2**24  # where a target or a time budget decides
 _AIS_GROUPS = 32
+_MIN_EFFECTIVE_CHAINS = 10
 _METHODS = ("tempering", "exact", "ais")
 _REFERENCES = ("auto", "uniform", "independent")
 
@@ -65,6 +67,10 @@ class LogZEstimate:
     """Λ, the sum of the rejections in the limit of many levels."""
     round_trips: float = math.nan
     """Journeys of replicas from the reference to the model and back, per ladder."""
+    stuck: float = math.nan
+    """Share of the replicas that made no such journey."""
+    jump_acceptance: tuple[float, ...] = ()
+    """Of each level: how often a replica took a state from the mixture of modes."""
     effective_sample_size: tuple[float, ...] = ()
     """Of each level, all ladders together."""
     sweeps: int = 0
@@ -83,7 +89,8 @@ class LogZEstimate:
         return {name: plain(value) for name, value in vars(self).items()}
 
     def __str__(self) -> str:
-        lines = [f"log Z = {self.value:.4f} ± {self.std_error:.4f} ({self.method}, {self.seconds:.1f} s)"]
+        error = f"{self.std_error:.4f}" if self.std_error == 0 or self.std_error >= 5e-5 else f"{self.std_error:.0e}"
+        lines = [f"log Z = {self.value:.4f} ± {error} ({self.method}, {self.seconds:.1f} s)"]
         if self.betas:
             lines.append(
                 f"  stepping stones: {self.lower:.4f} up the path, {self.upper:.4f} down; {self.reference} reference, "
@@ -91,7 +98,11 @@ class LogZEstimate:
             )
             lines.append(
                 f"  barrier {self.barrier:.2f}, rejection {min(self.rejection):.2f} to {max(self.rejection):.2f}, "
-                f"{self.round_trips:.0f} round trips per ladder, effective sample size at least "
+                f"{self.round_trips:.0f} round trips per ladder, {100 * self.stuck:.1f} % of the replicas made none"
+            )
+            lines.append(
+                f"  jumps between modes accepted {100 * min(self.jump_acceptance):.0f} to "
+                f"{100 * max(self.jump_acceptance):.0f} %, effective sample size at least "
                 f"{min(self.effective_sample_size):.0f}"
             )
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
@@ -167,8 +178,9 @@ def log_z(
     if method == "ais":
         _at_least("chains", chains, 2)
         _at_least("num_betas", num_betas, 1)
-        value, std_error = log_mean_exp(annealed_log_weights(*parameters, num_betas, chains, seed), _AIS_GROUPS)
-        return LogZEstimate(value, std_error, method, time.perf_counter() - started)
+        if seed is None:
+            seed = int(rng.key()[0])
+        return _annealed(parameters, num_betas, chains, seed, started)
 
     _at_least("ladders", ladders, MIN_LADDERS, ", which the jackknife needs")
     if sweeps is not None:
@@ -192,14 +204,18 @@ def log_z(
     if seed is None:
         world, device = World.current(), parameters[0].device
         seed = int(world.first(float(rng.key()[0].item() % 2**52), device))  # one seed for all processes
+    report = progress or (lambda line: None)
+    weight, visible_bias, hidden_bias = parameters
+    if len(visible_bias) > len(hidden_bias):  # free energies of the smaller side average over more, and jumps reach far
+        weight, visible_bias, hidden_bias = weight.T.contiguous(), hidden_bias, visible_bias
     try:
         result = measure(
-            Path.uniform(*parameters), ladders, levels, budget, seed, progress or (lambda line: None), reference
+            Path.uniform(weight, visible_bias, hidden_bias), ladders, levels, budget, seed, report, reference
         )
     except TimeoutError:
         raise TimeoutError(f"log_z: seconds is {seconds}, too few to adapt the ladder; allow more") from None
-    estimate = result.estimate
-    base = result.path.reference_log_z
+    estimate, ensemble = result.estimate, result.ensemble
+    base = ensemble.path.reference_log_z
     return LogZEstimate(
         value=base + estimate.value,
         std_error=estimate.std_error,
@@ -208,16 +224,42 @@ def log_z(
         warnings=tuple(result.warnings),
         lower=base + estimate.forward,
         upper=base + estimate.reverse,
-        reference=result.path.reference,
-        betas=tuple(result.betas.tolist()),
+        reference=ensemble.path.reference,
+        betas=tuple(ensemble.betas.tolist()),
         rejection=tuple(estimate.rejection.tolist()),
         barrier=estimate.barrier,
         round_trips=estimate.round_trips,
+        stuck=ensemble.stuck(),
+        jump_acceptance=tuple(ensemble.jump_acceptance().tolist()),
         effective_sample_size=tuple(estimate.effective_sample_size.tolist()),
-        sweeps=result.sweeps,
+        sweeps=ensemble.sweeps,
         ladders=ladders,
         trace=tuple(result.trace),
     )
+
+
+def _annealed(
+    parameters: tuple[Tensor, Tensor, Tensor], num_betas: int, chains: int, seed: int, started: float
+) -> LogZEstimate:
+    log_weights = annealed_log_weights(*parameters, num_betas, chains, seed)
+    value, std_error = log_mean_exp(log_weights, _AIS_GROUPS)
+    states = quenched_states(*parameters, seed)
+    rounding_error = rounding(states, *parameters)
+    warnings = []
+    if std_error <= rounding_error:
+        warnings.append(
+            "all chains carry the same weight: they may never have left the states that the biases alone favour, and "
+            "their spread says nothing of the error"
+        )
+    effective = torch.exp(2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).item()
+    if effective < _MIN_EFFECTIVE_CHAINS:
+        warnings.append(
+            f"{effective:.1f} of {chains} chains carry the weight, fewer than {_MIN_EFFECTIVE_CHAINS}: anneal in more "
+            "steps"
+        )
+    std_error = math.hypot(std_error, rounding_error)
+    warnings += contradiction(log_z_of_states(states, *parameters), value, std_error)
+    return LogZEstimate(value, std_error, "ais", time.perf_counter() - started, tuple(warnings))
 
 
 def _at_least(name: str, value: int, least: int, reason: str = "") -> None:

@@ -29,8 +29,8 @@ def delete_group_jackknife(estimate: Callable[[Tensor], Tensor], groups: int) ->
     variance (1981). The standard error is widened by Student's factor, so that two of them hold 95.4 % in spite of few
     groups; it is NaN for a single group.
     """
-    everything = torch.ones(1, groups, dtype=torch.float64)
-    estimates = estimate(torch.cat([everything, everything.T - torch.eye(groups, dtype=torch.float64)]))
+    everything = torch.ones(1, groups, dtype=torch.float64, device="cpu")
+    estimates = estimate(torch.cat([everything, everything.T - torch.eye(groups, dtype=torch.float64, device="cpu")]))
     full, without = estimates[0], estimates[1:]
     if groups < 2:
         return full, torch.full_like(full, torch.nan)
@@ -85,7 +85,7 @@ def estimate_path(statistics: Tensor, shifts: Tensor, sweeps: int, batch: int) -
         return torch.stack([value, up, down, down - up, pairs - accepted.sum(1) / samples], 1)
 
     values, errors = delete_group_jackknife(quantities, ladders)
-    plain = quantities(torch.ones(1, ladders, dtype=torch.float64))[0]  # no bias correction of the bounds
+    plain = quantities(shifts.new_ones(1, ladders))[0]  # no bias correction of the bounds
     return PathEstimate(
         value=values[0].item(),
         std_error=errors[0].item(),
@@ -102,11 +102,14 @@ def estimate_path(statistics: Tensor, shifts: Tensor, sweeps: int, batch: int) -
 
 
 def increments(statistics: Tensor, shifts: Tensor) -> Tensor:
-    """log Z_{l+1} - log Z_l of each pair, from all ladders."""
-    pairs = len(shifts)
-    return shifts + torch.log(
-        statistics[:, BRIDGE_FORWARD, :pairs].sum(0) / statistics[:, BRIDGE_REVERSE, :pairs].sum(0)
-    )
+    """log Z_{l+1} - log Z_l of each pair, from all ladders.
+
+    Bridge sampling centred thousands of nats away sums to zero; the mean of the two stepping stones is taken there.
+    """
+    rows = statistics[:, : BRIDGE_REVERSE + 1, : len(shifts)]
+    forward, reverse = rows[:, BRIDGE_FORWARD].sum(0), rows[:, BRIDGE_REVERSE].sum(0)
+    stones = 0.5 * (rows[:, LOG_FORWARD].logsumexp(0) - rows[:, LOG_REVERSE].logsumexp(0))
+    return torch.where((forward > 0) & (reverse > 0), shifts + torch.log(forward / reverse), stones)
 
 
 def rejection(statistics: Tensor, sweeps: int) -> Tensor:
@@ -129,7 +132,7 @@ def log_mean_exp(log_weights: Tensor, groups: int) -> tuple[float, float]:
     groups = min(groups, log_weights.numel())
     parts = log_weights.double().cpu().tensor_split(groups)
     sums = torch.stack([torch.logsumexp(part, 0) for part in parts])
-    counts = torch.tensor([part.numel() for part in parts], dtype=torch.float64)
+    counts = torch.tensor([part.numel() for part in parts], dtype=torch.float64, device="cpu")
 
     def estimate(kept: Tensor) -> Tensor:
         return torch.logsumexp(sums + kept.log(), 1) - torch.log(kept @ counts)

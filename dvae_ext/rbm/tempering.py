@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from dvae_ext.rbm import ladder as ladders_of
 from dvae_ext.rbm.ensemble import Ensemble, Path, World
+from dvae_ext.rbm.mixture import Mixture
+from dvae_ext.rbm.quench import log_z_of_states, quenched_states, rounding
 from dvae_ext.rbm.statistics import PathEstimate
 
 _FIRST_LEVELS = 12
@@ -20,6 +21,8 @@ _ADAPTATION_ROUNDS = (5, 9)  # at least, at most
 _CHUNKS = 16  # of a measurement: for the trace, and for a drift of the barrier
 _OPEN_BATCH = 64  # sweeps in a batch where the length of the measurement is not known beforehand
 _MEANS_CALLS = 16
+_MODES = 32  # components for the modes of the model
+MAX_STUCK = 0.02  # replicas without a round trip
 
 Progress = Callable[[str], None]
 
@@ -56,11 +59,9 @@ class Adapted:
 class Measurement:
     """What a frozen ladder gave."""
 
-    path: Path
-    betas: Tensor
+    ensemble: Ensemble
     estimate: PathEstimate
     trace: list[tuple[int, float, float]]  # sweeps so far, log Z, standard error
-    sweeps: int
     warnings: list[str]
 
 
@@ -69,15 +70,12 @@ def measure(
 ) -> Measurement:
     """Runs the whole procedure on an RBM that is known to be sound."""
     world = World.current()
-    ensemble, warnings = _choose_reference(uniform, ladders, levels, seed, world, progress, reference, budget)
-    path = ensemble.path
-    # Burn-in on the frozen ladder; it also settles where bridge sampling is centred.
-    if _time_is_up(budget.deadline, world, ensemble.device):
-        raise TimeoutError
-    ensemble.run(_OPEN_BATCH if budget.deadline is not None else max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048)))
-    ensemble.centre_on(ensemble.look()[0])
-    ensemble.forget()
-    ensemble.travel.zero_()
+    quenched = quenched_states(*uniform.model, seed)
+    modes = Mixture.fit(quenched[None], _MODES, torch.Generator().manual_seed(seed & (2**63 - 1)))
+    first = ladders_of.first_ladder(levels or _FIRST_LEVELS)
+    ensemble = Ensemble(uniform, first, ladders, seed, world, modes)
+    ensemble, warnings = _choose_reference(ensemble, levels, progress, reference, budget)
+    rounding_error = rounding(quenched, *uniform.model)
 
     trace: list[tuple[int, float, float]] = []
     early: PathEstimate | None = None
@@ -86,8 +84,9 @@ def measure(
     while True:
         ensemble.run(chunk, batch)
         estimate = ensemble.estimate(batch)
+        estimate = replace(estimate, std_error=math.hypot(estimate.std_error, rounding_error))
         early = early or estimate
-        log_z = path.reference_log_z + estimate.value
+        log_z = ensemble.path.reference_log_z + estimate.value
         trace.append((ensemble.sweeps, log_z, estimate.std_error))
         progress(
             f"measured {ensemble.sweeps} sweeps: log Z {log_z:.4f} ± {estimate.std_error:.4f}, "
@@ -100,46 +99,67 @@ def measure(
             break
         if budget.open_ended:
             chunk = batch * max(1, ensemble.sweeps // batch // 4)  # a quarter more
-    warnings += _warnings(estimate, early, budget, ensemble)
-    return Measurement(path, ensemble.betas, estimate, trace, ensemble.sweeps, warnings)
+    seen = log_z_of_states(torch.cat([quenched, ensemble.top_states()]), *uniform.model)
+    warnings += _warnings(estimate, early, budget, ensemble, seen)
+    return Measurement(ensemble, estimate, trace, warnings)
 
 
 def _choose_reference(
-    uniform: Path,
-    ladders: int,
-    levels: int | None,
-    seed: int,
-    world: World,
-    progress: Progress,
-    reference: str,
-    budget: Budget,
+    ensemble: Ensemble, levels: int | None, progress: Progress, reference: str, budget: Budget
 ) -> tuple[Ensemble, list[str]]:
-    """An ensemble on an adapted ladder from whichever reference meets the smaller barrier, and what speaks against it.
+    """An adapted and burnt-in ensemble from the better reference, and what speaks against it.
 
     Units fitted to the marginals may miss a mode that the marginals do not show, and ladders that start there then
-    seldom leave. The uniform reference misses nothing, so where the two disagree it is taken.
+    seldom leave. The uniform reference misses nothing. So the fitted one is taken if its barrier is the smaller, the
+    two agree, and its burn-in leaves no replica stuck; failing that the uniform one, if it leaves fewer stuck.
     """
-    ensemble = Ensemble(uniform, ladders_of.first_ladder(levels or _FIRST_LEVELS), ladders, seed, world)
     adapted = _adapt(ensemble, levels, progress, budget)
-    in_haste = reference == "auto" and _time_is_up(budget.adapt_until, world, ensemble.device)
+    in_haste = reference == "auto" and _time_is_up(budget.adapt_until, ensemble.world, ensemble.device)
     if reference == "uniform" or in_haste:
+        _burn_in(ensemble, budget)
         return ensemble, []
-    path = uniform.independent(*ensemble.top_means(_MEANS_CALLS, 4))
-    other = Ensemble(path, ladders_of.first_ladder(len(ensemble.betas)), ladders, seed, world)
-    other.key = ensemble.key.clone()
+    path = ensemble.path.independent(*ensemble.top_means(_MEANS_CALLS, 4))
+    other = ensemble.on(path)
     other_adapted = _adapt(other, levels, progress, budget)
     disagreement = adapted.disagrees(other_adapted)
     if reference == "independent":
+        _burn_in(other, budget)
         difference = abs(other_adapted.log_z - adapted.log_z)
         warning = (
             f"adaptation from the uniform reference gave a log Z {difference:.3g} away: the independent reference may "
             "miss a mode of the model"
         )
         return other, [warning] if disagreement else []
+    order = [ensemble, other]
     if other_adapted.barrier <= adapted.barrier and not disagreement:
-        return other, []
-    ensemble.key = other.key  # no draw is used twice
-    return ensemble, []
+        order.reverse()
+    key = other.key  # the later one: no draw is used twice
+    stuck = []
+    for one in order:
+        one.key = key
+        stuck.append(_burn_in(one, budget))
+        key = one.key
+        if stuck[-1] == 0:
+            break
+    chosen = order[stuck.index(min(stuck))]
+    chosen.key = key
+    return chosen, []
+
+
+def _burn_in(ensemble: Ensemble, budget: Budget) -> float:
+    """Sweeps on the frozen ladder that settle mixtures and shifts; returns the share of replicas that are stuck."""
+    if _time_is_up(budget.deadline, ensemble.world, ensemble.device):
+        raise TimeoutError
+    sweeps = _OPEN_BATCH if budget.deadline is not None else max(_FIRST_SWEEPS, min(budget.sweeps // 4, 2048))
+    ensemble.forget()
+    ensemble.run(sweeps // 2)
+    ensemble.fit()
+    ensemble.run(sweeps - sweeps // 2)
+    stuck = ensemble.stuck()
+    ensemble.centre_on(ensemble.look()[0])
+    ensemble.forget()
+    ensemble.travel.zero_()
+    return stuck
 
 
 def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: Budget) -> Adapted:
@@ -157,7 +177,7 @@ def _adapt(ensemble: Ensemble, levels: int | None, progress: Progress, budget: B
         )
         estimate = ensemble.estimate()
         betas = ladders_of.equalise(ensemble.betas, rejection, levels or ladders_of.levels_for(rejection))
-        log_z = torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
+        log_z = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
         ensemble.move_to(betas, ladders_of.interpolate(betas, ensemble.betas, log_z).diff())
         settled = abs(barrier - last) < 0.05 * barrier + 0.05
         if (number >= at_least and settled) or _time_is_up(budget.adapt_until, ensemble.world, ensemble.device):
@@ -170,18 +190,19 @@ def _time_is_up(until: float | None, world: World, device: torch.device) -> bool
     return until is not None and world.first(float(time.perf_counter() > until), device) > 0
 
 
-def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensemble: Ensemble) -> list[str]:
+def _warnings(
+    estimate: PathEstimate, early: PathEstimate, budget: Budget, ensemble: Ensemble, seen: float
+) -> list[str]:
     found = []
     if not math.isfinite(estimate.value) or not math.isfinite(estimate.std_error):
         found.append("the estimate is not finite: neighbouring levels do not overlap; use more levels")
         return found
-    width = abs(estimate.reverse - estimate.forward)
-    rounding = 1e-7 * max(1.0, abs(estimate.value))  # of free energies in float32
-    width_error = max(estimate.std_error, estimate.width_std_error, rounding)
-    if width > 3 * width_error:
+    found += contradiction(seen, ensemble.path.reference_log_z + estimate.value, estimate.std_error)
+    stuck = ensemble.stuck()
+    if stuck > MAX_STUCK:
         found.append(
-            f"stepping stones up and down the path differ by {width:.3g}, more than 3 standard errors of "
-            f"{width_error:.3g}: run more sweeps"
+            f"{100 * stuck:.1f} % of the replicas made no journey between reference and model: they may be held in "
+            "regions whose weight the standard error does not know; run more sweeps"
         )
     if estimate.round_trips < 10:
         found.append(
@@ -200,3 +221,13 @@ def _warnings(estimate: PathEstimate, early: PathEstimate, budget: Budget, ensem
             f"within {ensemble.sweeps} sweeps"
         )
     return found
+
+
+def contradiction(seen: float, log_z: float, std_error: float) -> list[str]:
+    """What to say where the states seen hold more of Z than an estimate of log Z allows."""
+    if seen <= log_z + 4 * std_error:
+        return []
+    return [
+        f"a few states that were met hold exp({seen:.4f}) of Z, which is more than the estimate: the chains spent too "
+        "little time in them; run more sweeps"
+    ]
