@@ -34,8 +34,8 @@ train: build  ## train on the digits that ship with scikit-learn, evaluate, draw
 	$(BIN)/dvae-ext train dvae --data digits
 
 # Two processes: most tests keep one core busy.
-test: build  ## the whole test suite
-	$(BIN)/python -m pytest -n 2
+test: build  ## the test suite, long proofs apart; all of CI is .ci/run
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: env  ## formatting, style and types of Python and C++
 	$(BIN)/ruff check .
