@@ -55,6 +55,13 @@ def instruction_sets() -> dict[str, list[str]]:
     return {"scalar": []}
 
 
+def wants_interpreter(inplace: bool) -> bool:
+    choice = os.environ.get("DVAE_EXT_INTERPRETER") or ("1" if inplace else "0")
+    if choice not in ("0", "1"):
+        raise SystemExit(f"DVAE_EXT_INTERPRETER is {choice!r}, expected 0 or 1")
+    return choice == "1"
+
+
 def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     candidates = [str(Path(home) / "bin" / "nvcc")] if home else []
@@ -278,7 +285,7 @@ class Build(build_ext):
         print(f"dvae_ext: {sentence}", flush=True)
         # `pip install -e .` and `build_ext --inplace` are one build: what the first compiled the second finds.
         inplace = bool(self.inplace or getattr(self, "editable_mode", False))
-        interpreter = os.environ.get("DVAE_EXT_INTERPRETER", "1" if inplace else "0") == "1"
+        interpreter = wants_interpreter(inplace)
 
         target = ROOT / "dvae_ext" if inplace else Path(self.build_lib).resolve() / "dvae_ext"
         folder = ROOT / "build" / "ninja" if inplace else Path(self.build_temp).resolve() / "ninja"

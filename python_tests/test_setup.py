@@ -132,6 +132,17 @@ def test_max_jobs_is_a_whole_number(monkeypatch, jobs):
         setup.build_jobs()
 
 
+def test_the_interpreter_is_wanted_in_place_or_by_name(monkeypatch):
+    monkeypatch.delenv("DVAE_EXT_INTERPRETER", raising=False)
+    assert setup.wants_interpreter(inplace=True)
+    assert not setup.wants_interpreter(inplace=False)
+    monkeypatch.setenv("DVAE_EXT_INTERPRETER", "1")
+    assert setup.wants_interpreter(inplace=False)
+    monkeypatch.setenv("DVAE_EXT_INTERPRETER", "yes")
+    with pytest.raises(SystemExit, match="DVAE_EXT_INTERPRETER is 'yes', expected 0 or 1"):
+        setup.wants_interpreter(inplace=False)
+
+
 @pytest.mark.parametrize(
     ("trouble", "sentence"),
     [
