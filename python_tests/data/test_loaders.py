@@ -14,7 +14,7 @@ import torch
 from scipy.io import savemat
 
 from dvae_ext.data import DATASETS, DataError, load, loaders
-from dvae_ext.data.files import Source, read_amat, read_idx_images, read_mat, read_npz
+from dvae_ext.data.files import Source, idx_names, read_amat, read_idx_images, read_mat, read_npz
 from dvae_ext.data.loaders import MNIST, MNIST_STATIC
 
 SOURCE = Source(("folder",), "https://example.org/published")
@@ -323,12 +323,15 @@ def test_what_is_no_finite_real_number_is_refused(value, tmp_path):
         read_npz(tmp_path / "file.npz", {"x": (4, 4)}, SOURCE)
 
 
-@pytest.mark.parametrize("name", ["{}-images-idx3-ubyte", "{}-images.idx3-ubyte", "{}-images.idx3-ubyte.gz"])
-def test_idx_files_under_all_their_names(name, tmp_path):
+def test_idx_files_under_all_their_names(tmp_path):
     for split, rows in (("train", 60_000), ("t10k", 10_000)):
         header = np.array([0x803, rows, 28, 28], ">u4").tobytes()
-        (tmp_path / name.format(split)).write_bytes(header + bytes(rows * 784))
-    assert len(load("mnist", tmp_path, "static").test) == 10_000
+        (tmp_path / f"{split}-images.idx3-ubyte.gz").write_bytes(gzip.compress(header + bytes(rows * 784), 1))
+    assert len(load("mnist", tmp_path, "none").test) == 10_000
+    # Each comes before those that it follows here.
+    for name in ("images.idx3-ubyte.gz", "images.idx3-ubyte", "images-idx3-ubyte.gz", "images-idx3-ubyte"):
+        (tmp_path / f"train-{name}").touch()
+        assert MNIST.find(tmp_path, idx_names("train-images-idx3-ubyte")).name == f"train-{name}"
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
