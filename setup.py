@@ -4,16 +4,20 @@
 hold no Python: torch loads them. ``_kernels`` is a pybind11 module on the torch-free kernels.
 
 DVAE_EXT_CUDA=0|1|auto   build the CUDA library: never, always, or where torch has CUDA and nvcc matches it (default)
-DVAE_EXT_CUDA_ARCHS      compute capabilities, for example "80;90" (default: the local GPU's, else 80;86;89;90;100;120)
+DVAE_EXT_CUDA_ARCHS      compute capabilities from 8.0, for example "8.0;9.0", "80 90" or "8.0+PTX;9.0a"
+TORCH_CUDA_ARCH_LIST     the same for all extensions of torch; what is older than 8.0 in it is left out
+                         (default: the local GPU's, else 80;86;89;90;100;120; the newest is added as PTX too)
 DVAE_EXT_INTERPRETER=0|1 put the interpreted CUDA kernels beside the CPU ones (default: only in an in-place build)
 CXX, CXXFLAGS            the C++ compiler (default: g++) and flags after our own
-MAX_JOBS                 compilers run at a time (default: one per core)
+MAX_JOBS                 compilers run at a time (default: one for each processor that the build may use)
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,12 +25,20 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+if sys.platform != "linux":
+    system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+    raise SystemExit(f"dvae_ext builds on Linux with g++; {system} is not supported")
+try:
+    from setuptools import Extension, setup
+    from setuptools.command.build_ext import build_ext
+except ModuleNotFoundError:
+    raise SystemExit(f"dvae_ext is built with setuptools, which {sys.executable} lacks: README, Install") from None
 
 ROOT = Path(__file__).resolve().parent
-TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # 2.11: the oldest torch that the build runs on
-RELEASE_ARCHS = "80;86;89;90;100;120"
+OLDEST_TORCH = (2, 11)
+TORCH_TARGET_VERSION = "0x020b000000000000ULL"  # the same
+OLDEST_ARCH = 80  # asynchronous copies
+RELEASE_ARCHS = ("80", "86", "89", "90", "100", "120")
 COMMON = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-g0"]
 COMMON += shlex.split(os.environ.get("CXXFLAGS", ""))
 # Formulas are written for vector code: errno and traps would keep the compiler from it. CMakeLists.txt has the same.
@@ -41,6 +53,13 @@ def instruction_sets() -> dict[str, list[str]]:
         # Processors without AVX2 are old: theirs is the build's time to save, not the kernels'.
         return {"scalar": ["-O1"], "avx2": AVX2, "avx512": AVX512}
     return {"scalar": []}
+
+
+def wants_interpreter(inplace: bool) -> bool:
+    choice = os.environ.get("DVAE_EXT_INTERPRETER") or ("1" if inplace else "0")
+    if choice not in ("0", "1"):
+        raise SystemExit(f"DVAE_EXT_INTERPRETER is {choice!r}, expected 0 or 1")
+    return choice == "1"
 
 
 def find_nvcc() -> str | None:
@@ -90,24 +109,115 @@ def decide_cuda() -> tuple[bool, str]:
     return True, f"CUDA kernels are built with nvcc {version} at {nvcc}, like torch's CUDA {wanted}"
 
 
-def cuda_archs() -> list[str]:
-    named = os.environ.get("DVAE_EXT_CUDA_ARCHS")
-    if named:
-        return named.replace(",", ";").split(";")
+def nvcc_archs(nvcc: str) -> set[str]:
+    """What nvcc compiles for, of what the kernels can be compiled for."""
+    listing = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    return {number for number in re.findall(r"compute_(\d+)", listing) if int(number) >= OLDEST_ARCH}
+
+
+def parse_archs(name: str, known: set[str]) -> dict[str, bool]:
+    """Compute capabilities in the environment's variable `name`, and whether each is marked "+PTX"."""
+    found = {}
+    for word in re.findall(r"[^;,\s]+", os.environ[name]):
+        match = re.fullmatch(r"(\d+)\.?(\d)([af]?)(\+PTX)?", word)
+        if match and int(match[1] + match[2]) < OLDEST_ARCH and name == "TORCH_CUDA_ARCH_LIST":
+            continue  # meant for other packages
+        if not match or match[1] + match[2] not in known:
+            raise SystemExit(
+                f"{name} is {os.environ[name]!r}, but nvcc and the kernels have no compute capability {word!r}: "
+                f"expected some of {' '.join(sorted(known, key=int))}"
+            )
+        arch = match[1] + match[2] + match[3]
+        found[arch] = found.get(arch, False) or match[4] is not None
+    if not found:
+        raise SystemExit(f"{name} is {os.environ[name]!r}, expected some of {' '.join(sorted(known, key=int))}")
+    return found
+
+
+def cuda_archs(nvcc: str) -> dict[str, bool]:
+    """Architectures to compile for, oldest first, and whether PTX of each is added. That of the newest always is."""
+    known = nvcc_archs(nvcc)
+    named = [name for name in ("DVAE_EXT_CUDA_ARCHS", "TORCH_CUDA_ARCH_LIST") if os.environ.get(name, "").strip()]
+    if named and os.environ[named[0]] != "native":  # torch's word for the local GPU
+        found = parse_archs(named[0], known)
+    else:
+        found = dict.fromkeys(local_archs() & known or known.intersection(RELEASE_ARCHS), False)
+    ordered = {arch: found[arch] for arch in sorted(found, key=lambda arch: (int(arch.rstrip("af")), arch))}
+    return {**ordered, list(ordered)[-1]: True}
+
+
+def local_archs() -> set[str]:
     try:
         query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
         found = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
-        if found:
-            return sorted({capability.replace(".", "") for capability in found})
     except (OSError, subprocess.CalledProcessError):
-        pass
-    return RELEASE_ARCHS.split(";")
+        return set()
+    return {capability.replace(".", "") for capability in found}
+
+
+def gencode(archs: dict[str, bool]) -> list[str]:
+    """nvcc's flags: code of every architecture, and PTX where it is wanted, which later GPUs compile for themselves."""
+    flags = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    ptx = dict.fromkeys(arch.rstrip("af") for arch, wanted in archs.items() if wanted)
+    return flags + [f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in ptx]
+
+
+def processors() -> int:
+    """Processors that this process may use, which taskset and containers make fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def build_jobs() -> int:
+    named = os.environ.get("MAX_JOBS") or str(processors())
+    if not named.isdecimal() or int(named) < 1:
+        raise SystemExit(f"MAX_JOBS is {named!r}, expected a whole number from 1")
+    return int(named)
+
+
+def compiler_command() -> list[str]:
+    """CXX: a program, whose path may have spaces, or a command line such as "ccache g++"."""
+    named = os.environ.get("CXX") or "g++"
+    command = [named] if shutil.which(named) else shlex.split(named)
+    if not command or not shutil.which(command[0]):
+        raise SystemExit(f"the C++ compiler {named!r} was not found: install g++ 12 or newer, or set CXX")
+    return command
+
+
+def check_packages() -> None:
+    """Builds without isolation take the packages that the interpreter has."""
+    needed = {"torch": "torch>=2.11", "pybind11": "pybind11>=2.12"}
+    missing = [shown for name, shown in needed.items() if importlib.util.find_spec(name) is None]
+    if importlib.util.find_spec("ninja") is None and shutil.which("ninja") is None:
+        missing.append("ninja")
+    if missing:
+        raise SystemExit(f"dvae_ext cannot be built: {sys.executable} lacks {', '.join(missing)} (README, Install)")
+    import torch
+
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        raise SystemExit(f"dvae_ext cannot be built: torch is {torch.__version__}, expected 2.11 or newer")
+
+
+def ninja_escape(text: Path | str) -> str:
+    return str(text).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def run_ninja(folder: Path, jobs: int, *targets: Path) -> None:
+    try:
+        import ninja
+
+        program = str(Path(ninja.BIN_DIR) / "ninja")
+    except ImportError:
+        program = "ninja"
+    command = [program, "-C", str(folder), "-j", str(jobs), *map(str, targets)]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise SystemExit("the build failed; the compiler's message is above")
 
 
 class NinjaFile:
-    """One object per source and set of flags; unchanged ones are not compiled again."""
+    """One object per source and set of flags; unchanged ones are not compiled again. Flags are words, not quoted."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.lines = [
             "ninja_required_version = 1.3",
@@ -117,60 +227,57 @@ class NinjaFile:
             "  deps = gcc",
             "  description = $note",
             "rule link",
-            "  command = $compiler -shared $in -o $out $flags",
+            "  command = $compiler $in -o $out $flags",
             "  description = link $out",
         ]
 
-    @staticmethod
-    def escape(path: Path | str) -> str:
-        return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+    def build(
+        self, rule: str, target: Path, inputs: list[Path], needs: list[Path], compiler: list[str], flags: list[str]
+    ) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        paths = [*map(ninja_escape, inputs), *(f"| {ninja_escape(path)}" for path in needs)]
+        self.lines += [
+            f"build {ninja_escape(target)}: {rule} {' '.join(paths)}",
+            # Ninja quotes $in and $out for the shell; the words are ours to quote.
+            f"  compiler = {shlex.join(compiler).replace('$', '$$')}",
+            f"  flags = {shlex.join(flags).replace('$', '$$')}",
+        ]
 
     def compile(
-        self, compiler: str, source: Path, tag: str, flags: list[str], suffix: str = ".o", needs: Path | None = None
+        self,
+        compiler: list[str],
+        source: Path,
+        tag: str,
+        flags: list[str],
+        suffix: str = ".o",
+        needs: Path | None = None,
     ) -> Path:
         relative = source.relative_to(ROOT)
         target = self.folder / tag / relative.with_suffix(relative.suffix + suffix)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        needed = f" | {self.escape(needs)}" if needs else ""
-        self.lines += [
-            f"build {self.escape(target)}: compile {self.escape(source)}{needed}",
-            f"  compiler = {compiler}",
-            f"  flags = {' '.join(flags)}",
-            f"  note = {tag}: {relative}",
-        ]
+        self.build("compile", target, [source], [needs] if needs else [], compiler, flags)
+        self.lines.append(f"  note = {tag}: {relative}")
         return target
 
-    def compile_all(self, compiler: str, sources: list[Path], header: Path, tag: str, flags: list[str]) -> list[Path]:
+    def compile_all(
+        self, compiler: list[str], sources: list[Path], header: Path, tag: str, flags: list[str]
+    ) -> list[Path]:
         """Objects of sources that all include `header`, which is parsed once for all of them."""
-        precompiled = self.compile(compiler, header, tag, [*flags, "-x c++-header"], suffix=".gch")
-        flags = [*flags, f"-include {precompiled.with_suffix('')}"]
+        precompiled = self.compile(compiler, header, tag, [*flags, "-x", "c++-header"], suffix=".gch")
+        flags = [*flags, "-include", str(precompiled.with_suffix(""))]
         return [self.compile(compiler, path, tag, flags, needs=precompiled) for path in sources]
 
-    def link(self, compiler: str, target: Path, objects: list[Path], flags: list[str]) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        inputs = " ".join(self.escape(item) for item in objects)
-        self.lines += [
-            f"build {self.escape(target)}: link {inputs}",
-            f"  compiler = {compiler}",
-            f"  flags = {' '.join(flags)}",
-        ]
+    def link(self, compiler: list[str], target: Path, objects: list[Path], flags: list[str]) -> None:
+        self.build("link", target, objects, [], compiler, flags)
 
-    def run(self) -> None:
+    def run(self, jobs: int) -> None:
         (self.folder / "build.ninja").write_text("\n".join(self.lines) + "\n")
-        try:
-            import ninja
-
-            program = str(Path(ninja.BIN_DIR) / "ninja")
-        except ImportError:
-            program = shutil.which("ninja") or "ninja"
-        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-        command = [program, "-C", str(self.folder), "-j", jobs]
-        if subprocess.run(command, check=False).returncode != 0:
-            raise SystemExit("the build failed; the compiler's message is above")
+        run_ninja(self.folder, jobs)
 
 
 class Build(build_ext):
     def run(self) -> None:
+        check_packages()
+        compiler = compiler_command()
         import pybind11
         import torch
 
@@ -178,18 +285,16 @@ class Build(build_ext):
         print(f"dvae_ext: {sentence}", flush=True)
         # `pip install -e .` and `build_ext --inplace` are one build: what the first compiled the second finds.
         inplace = bool(self.inplace or getattr(self, "editable_mode", False))
-        interpreter = os.environ.get("DVAE_EXT_INTERPRETER", "1" if inplace else "0") == "1"
+        interpreter = wants_interpreter(inplace)
 
-        compiler = os.environ.get("CXX", "g++")
         target = ROOT / "dvae_ext" if inplace else Path(self.build_lib).resolve() / "dvae_ext"
         folder = ROOT / "build" / "ninja" if inplace else Path(self.build_temp).resolve() / "ninja"
-        folder.mkdir(parents=True, exist_ok=True)
         ninja_file = NinjaFile(folder)
 
         torch_root = Path(torch.__file__).parent
         include = [f"-I{ROOT / 'csrc'}"]
-        torch_flags = [f"-isystem {torch_root / 'include'}", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
-        torch_link = [f"-L{torch_root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+        torch_flags = ["-isystem", str(torch_root / "include"), f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+        torch_link = ["-shared", f"-L{torch_root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
         sources = {name: sorted((ROOT / "csrc" / name).glob("*.cpp")) for name in ("kernels", "kernels/cpu", "binding")}
         module_source = ROOT / "csrc" / "binding" / "kernels_module.cpp"
         bindings = [path for path in sources["binding"] if path != module_source]
@@ -204,7 +309,7 @@ class Build(build_ext):
         define = []
         if interpreter:
             define = ["-DDVAE_EXT_INTERPRETER"]
-            flags = ["-x c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+            flags = ["-x", "c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
             flags += [*include, *define]
             # No sanitizer's library is linked: the interpreter itself takes the calls that these put into the kernels.
             watched = [*flags, "-fsanitize=thread,alignment,bounds,null"]
@@ -218,26 +323,24 @@ class Build(build_ext):
         ninja_file.link(compiler, target / "_cpu.so", objects + kernels + interpreted, torch_link)
 
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
-        python_flags = [f"-isystem {pybind11.get_include()}", f"-isystem {sysconfig.get_path('include')}"]
+        python_flags = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
         module = ninja_file.compile(compiler, module_source, "module", [*COMMON, "-O1", *include, *python_flags])
-        ninja_file.link(compiler, target / f"_kernels{suffix}", [module, *kernels], [])
+        ninja_file.link(compiler, target / f"_kernels{suffix}", [module, *kernels], ["-shared"])
 
         if build_cuda:
             nvcc = find_nvcc()
             assert nvcc is not None
-            archs = cuda_archs()
-            codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-            newest = archs[-1].rstrip("af")
-            codes.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+            archs = cuda_archs(nvcc)
+            print(f"dvae_ext: CUDA architectures {' '.join(archs)}", flush=True)
             nvcc_flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
-            nvcc_flags += ["-Xptxas=-v", "-diag-suppress=20012", *codes, *include]
-            cuda_objects = [ninja_file.compile(nvcc, path, "cuda", nvcc_flags) for path in cuda_sources]
+            nvcc_flags += ["-Xptxas=-v", "-diag-suppress=20012", *gencode(archs), *include]
+            cuda_objects = [ninja_file.compile([nvcc], path, "cuda", nvcc_flags) for path in cuda_sources]
             flags = COMMON + include + torch_flags + ["-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA"]
-            flags += [f"-isystem {cuda_include(nvcc)}"]
+            flags += ["-isystem", str(cuda_include(nvcc))]
             cuda_objects += ninja_file.compile_all(compiler, bindings, backend, "binding_cuda", flags)
             # torch_cuda is left to be resolved at load time: a CPU-only torch can build the library, not load it.
-            ninja_file.link(nvcc, target / "_cuda.so", cuda_objects, [*torch_link, "-cudart=static"])
-        ninja_file.run()
+            ninja_file.link([nvcc], target / "_cuda.so", cuda_objects, [*torch_link, "-cudart=static"])
+        ninja_file.run(build_jobs())
 
     def get_outputs(self) -> list[str]:
         if self.inplace or getattr(self, "editable_mode", False):
@@ -252,7 +355,5 @@ class Build(build_ext):
         return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*")) if path.is_file()]
 
 
-if sys.platform == "win32":
-    raise SystemExit("dvae_ext builds on Linux with g++; Windows is not supported")
-
-setup(ext_modules=[Extension("dvae_ext._cpu", sources=[])], cmdclass={"build_ext": Build})
+if __name__ == "__main__":
+    setup(ext_modules=[Extension("dvae_ext._cpu", sources=[])], cmdclass={"build_ext": Build})

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, help="default: bench/results/MACHINE.json")
     options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     out = options.out or RESULTS / machine.file_name(torch.device("cpu"))
     result = measure([], scaling=True, compile_seconds=COMPILE_SECONDS, turn_seconds=3.0)
     result["peers"] = peers.measure(torch.get_num_threads())

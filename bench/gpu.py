@@ -73,7 +73,7 @@ def build() -> None:
 
 
 def test() -> None:
-    run([sys.executable, "-m", "pytest", "-q", "-k", "cuda"], 240)
+    run([sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", "cuda"], 240)
 
 
 def draws() -> None:

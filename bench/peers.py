@@ -175,7 +175,7 @@ def measure(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     print(json.dumps(measure(torch.get_num_threads()), indent=1, ensure_ascii=False))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from setup import TORCH_TARGET_VERSION, build_jobs, find_nvcc  # noqa: E402
+
 ARCHS = ("80", "90", "100")
 WRAPPERS = ROOT / "csrc" / "tests" / "gpu" / "wrappers.cu"
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)a?'")
@@ -43,7 +45,7 @@ def compile_one(nvcc: str, source: Path, arch: str, folder: Path) -> tuple[Path,
 
 def check_binding(nvcc: str, source: Path, torch_include: Path) -> None:
     command = [nvcc, "-std=c++20", "-Xcompiler=-fsyntax-only", "-DDVAE_EXT_BACKEND_CUDA", "-DUSE_CUDA"]
-    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000ULL", f"-I{ROOT / 'csrc'}", f"-isystem={torch_include}"]
+    command += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", f"-I{ROOT / 'csrc'}", f"-isystem={torch_include}"]
     done = subprocess.run([*command, "-c", str(source), "-o", os.devnull], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{source.relative_to(ROOT)} does not compile for CUDA:\n{done.stderr}")
@@ -52,12 +54,12 @@ def check_binding(nvcc: str, source: Path, torch_include: Path) -> None:
 def main() -> None:
     import torch
 
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    if not Path(nvcc).exists():
-        sys.exit("nvcc was not found: install the CUDA toolkit to check the CUDA kernels")
+    nvcc = find_nvcc()
+    if nvcc is None:
+        sys.exit("nvcc was not found: install the CUDA toolkit or set CUDA_HOME to check the CUDA kernels")
     sources = [*sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu")), WRAPPERS]
     unexplained = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(build_jobs()) as pool:
         jobs = [pool.submit(compile_one, nvcc, source, arch, Path(folder)) for source in sources for arch in ARCHS]
         print(f"{'source':<26} {'arch':>6} {'kernels':>8} {'registers':>10} {'spilling':>9}")
         for job in jobs:

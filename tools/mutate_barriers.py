@@ -14,7 +14,6 @@ The kernels are those of the in-place build (`make build`).
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -22,9 +21,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import ninja
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from setup import NinjaFile, build_jobs, compiler_command, run_ninja  # noqa: E402
+
 CSRC = ROOT / "csrc"
 KERNELS = CSRC / "kernels" / "cuda"
 BUILT = ROOT / "build" / "ninja"
@@ -33,7 +33,8 @@ BARRIER = re.compile(
     r"\b(__syncthreads|__syncthreads_count|__syncthreads_or|__syncthreads_and|__syncwarp|"
     r"wait_copies\s*<[^<>]*>|sync_grid|sync_cluster)\s*\("
 )
-FLAGS = ["-std=c++20", "-g1", "-O1", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
+FLAGS = ["-std=c++20", "-g1", "-O1", "-fvisibility=hidden", "-Wno-unknown-pragmas", f"-I{CSRC}"]
+FLAGS += [f"-I{CSRC / 'tests'}"]
 TIMEOUT = 300  # seconds for one mutant's tests; a launch that spins ends after 5
 
 
@@ -58,13 +59,6 @@ def with_headers(sources: list[Path]) -> set[Path]:
     return found
 
 
-def run_ninja(folder: Path, *arguments: str) -> None:
-    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(done.stdout + done.stderr)
-
-
 def build(jobs: int) -> Path:
     """The program that runs the cases without one barrier, linked from the objects of the in-place build."""
     if not (BUILT / "interpreter").is_dir():
@@ -74,27 +68,15 @@ def build(jobs: int) -> Path:
     objects = [folders[0] / path.relative_to(ROOT).with_suffix(path.suffix + ".o") for path in sources]
     references = (CSRC / "kernels" / "cpu").glob("*.cpp")
     objects += [folders[1] / path.relative_to(ROOT).with_suffix(path.suffix + ".o") for path in references]
-    run_ninja(BUILT, "-j", str(jobs), *map(str, sorted(objects)))
+    run_ninja(BUILT, jobs, *sorted(objects))
 
-    lines = [
-        "rule compile",
-        f"  command = {os.environ.get('CXX', 'g++')} {' '.join(FLAGS)} -I{CSRC} -I{CSRC / 'tests'}"
-        " -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule link",
-        f"  command = {os.environ.get('CXX', 'g++')} $in -o $out",
-    ]
+    compiler = compiler_command()
+    ninja_file = NinjaFile(FOLDER)
     own = [CSRC / "tests" / "interpreter" / "remove_barriers.cpp", *(CSRC / "tests" / "kernels").glob("test_*.cpp")]
-    for path in sorted(own):
-        target = FOLDER / (path.name + ".o")
-        lines.append(f"build {target}: compile {path}")
-        objects.append(target)
+    objects += [ninja_file.compile(compiler, path, "tests", FLAGS) for path in sorted(own)]
     program = FOLDER / "remove_barriers"
-    lines.append(f"build {program}: link {' '.join(map(str, sorted(objects)))}")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "build.ninja").write_text("\n".join(lines) + "\n")
-    run_ninja(FOLDER, "-j", str(jobs))
+    ninja_file.link(compiler, program, sorted(objects), [])
+    ninja_file.run(jobs)
     return program
 
 
@@ -119,7 +101,7 @@ def mutate(program: Path, barrier: str, tests: list[str]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kernels", nargs="*", help="names of files in csrc/kernels/cuda, without .cu; default: all")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=build_jobs())
     arguments = parser.parse_args()
 
     known = {path.stem: path for path in sorted(KERNELS.glob("*.cu"))}

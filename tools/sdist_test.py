@@ -1,4 +1,7 @@
-"""Builds the source distribution, installs it into a folder of its own and imports it from there."""
+"""Builds the source distribution, installs it into a folder of its own and imports it from there.
+
+It holds every file that git has, so that what the Makefile offers works in the unpacked archive too.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ print(dvae_ext.__file__, ops.overlap_exponential_icdf(torch.tensor([0.5]), torch
 
 
 def main() -> None:
+    if not (ROOT / ".git").exists():
+        sys.exit(f"the source distribution is compared with git's files, and {ROOT} is no git checkout")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(folder), str(ROOT)]
@@ -26,10 +31,8 @@ def main() -> None:
         archive = next(folder.glob("*.tar.gz"))
         with tarfile.open(archive) as packed:
             held = {member.split("/", 1)[1] for member in packed.getnames() if "/" in member}
-        tracked = subprocess.run(
-            ["git", "ls-files", "csrc", "dvae_ext", "setup.py", "CMakeLists.txt"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+        tracked = listing.stdout.split("\0")[:-1]
         missing = sorted(set(tracked) - held)
         if missing:
             sys.exit(f"the source distribution lacks {', '.join(missing)}")

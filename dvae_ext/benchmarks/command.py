@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="one size of each op, without torch.compile")
     parser.add_argument("--scaling", action="store_true", help="measure the cost against size as well")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads of every implementation (default: one per core)")
+    parser.add_argument("--threads", type=int, help="threads of every implementation (default: usable processors)")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     options = parser.parse_args(argv)
     check(options, list(BENCHMARKS))
@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
 
     from dvae_ext.benchmarks.report import write_json
 
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     result = measure(options.ops, options.device, options.quick, options.scaling)
     if options.out is not None:
         write_json(options.out, result)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .dataset import DataError
-from .files import Source, read_bytes
+from .files import Source, idx_names, read_idx
 from .loaders import FASHION_MNIST, MNIST, needed
 
 LABELLED = ("digits", "mnist", "fashion-mnist")
@@ -50,10 +50,9 @@ def load_labels(name: str, data_dir: Path | str | None = None) -> tuple[Tensor, 
 
 
 def read_idx_labels(source: Source, folder: Path, split: str, rows: int) -> np.ndarray:
-    """``*-labels-idx1-ubyte[.gz]``: a header of 8 bytes, then a byte for each image."""
-    stem = f"{split}-labels-idx1-ubyte"
-    path = source.find(folder, (stem, stem + ".gz", stem.replace("-idx1", ".idx1")))
-    content = read_bytes(path, source)
-    if content[:8] != np.array([0x801, rows], ">u4").tobytes() or len(content) != 8 + rows:
-        raise source.damaged(path, f"{len(content)} bytes, expected the IDX header of {rows} labels and {rows} bytes")
-    return np.frombuffer(content, np.uint8, offset=8)
+    """``*-labels-idx1-ubyte[.gz]``: a byte for each image, 0 … 9."""
+    path = source.find(folder, idx_names(f"{split}-labels-idx1-ubyte"))
+    labels = read_idx(path, (rows,), source)
+    if labels.max() > 9:
+        raise source.damaged(path, f"it holds label {labels.max()}, expected classes 0 … 9")
+    return labels

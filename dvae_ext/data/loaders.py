@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import DataError, Dataset, make_dataset
-from .files import Source, read_amat, read_idx_images, read_mat, read_npz
+from .files import Source, idx_names, read_amat, read_idx_images, read_mat, read_npz
 
 SIDE = (28, 28)
 
@@ -58,8 +58,7 @@ def load_idx(name: str, source: Source) -> Callable[[Path | None, str], Dataset]
         folder = needed(name, data_dir)
         parts = []
         for split, rows in (("train", 60_000), ("t10k", 10_000)):
-            stem = f"{split}-images-idx3-ubyte"
-            path = source.find(folder, (stem, stem + ".gz", stem.replace("-idx3", ".idx3")))
+            path = source.find(folder, idx_names(f"{split}-images-idx3-ubyte"))
             parts.append(read_idx_images(path, rows, source))
         return make_dataset(name, SIDE, parts[0][:50_000], parts[0][50_000:], parts[1], binarisation)
 
@@ -70,7 +69,8 @@ def load_omniglot(data_dir: Path | None, binarisation: str) -> Dataset:
     """OMNIGLOT at 28x28: ``chardata.mat`` of the papers (24,345 + 8,070), or a stand-in that is announced as such.
 
     The last 1,345 training images validate. The pixels of ``chardata.mat`` are column-major. The stand-in,
-    ``omniglot_28x28_box.npz``, has another resizing, order and split (24,345 + 8,115).
+    ``omniglot_28x28_box.npz``, has another resizing and split (24,345 + 8,115). Its training images are mixed once with
+    a fixed seed: they lie character by character, and the last would be of characters that training lacks.
     """
     folder = needed("omniglot", data_dir)
     path = OMNIGLOT.find(folder, ("chardata.mat", "omniglot_28x28_box.npz"))
@@ -80,7 +80,10 @@ def load_omniglot(data_dir: Path | None, binarisation: str) -> Dataset:
         train, test = (upright(content[key].T.astype(np.float32)) for key in ("data", "testdata"))
     else:
         content = read_npz(path, {"train": (24_345, 28, 28), "test": (8_115, 28, 28)}, OMNIGLOT)
+        if any(array.dtype != np.uint8 for array in content.values()):
+            raise OMNIGLOT.damaged(path, "its images are not uint8")
         train, test = (content[key].reshape(-1, 784).astype(np.float32) / np.float32(255) for key in ("train", "test"))
+        train = train[np.random.RandomState(0).permutation(len(train))]
         notes = (
             f"{path.name} is a stand-in for chardata.mat ({OMNIGLOT.published}), with another resizing and split: "
             "likelihoods on it cannot be compared with published OMNIGLOT results.",
@@ -94,6 +97,7 @@ def load_caltech101(data_dir: Path | None, binarisation: str) -> Dataset:
     """Caltech-101 silhouettes, split 1 of Marlin: 4,100 / 2,264 / 2,307.
 
     In the file 1 is background and pixels are column-major; as most papers do, 1 - x is taken, so that 1 is the object.
+    A file where that was done already is taken as it is, and a note says so.
     """
     folder = needed("caltech101", data_dir)
     path = CALTECH.find(folder, ("caltech101_silhouettes_28_split1.mat",))
@@ -101,8 +105,20 @@ def load_caltech101(data_dir: Path | None, binarisation: str) -> Dataset:
     content = read_mat(path, shapes, CALTECH)
     if any(np.any((array != 0) & (array != 1)) for array in content.values()):
         raise CALTECH.damaged(path, "pixels other than 0 and 1")
-    train, valid, test = (upright(1 - content[name].astype(np.uint8)) for name in shapes)
-    return make_dataset("caltech101", SIDE, train, valid, test, binarisation)
+    images = [content[name].astype(np.uint8) for name in shapes]
+    # Silhouettes are centred: the four corners of every published image are background.
+    corners = np.concatenate([part[:, [0, 27, -28, -1]] for part in images])
+    if corners.min() != corners.max():
+        raise CALTECH.damaged(path, "some corners of its images are 0 and others 1, expected background in all")
+    notes: tuple[str, ...] = ()
+    if corners.min() == 1:
+        images = [1 - part for part in images]
+    else:
+        notes = (
+            f"{path.name} is inverted, 0 is the background where the published file has 1: it was taken as it is.",
+        )
+    train, valid, test = map(upright, images)
+    return make_dataset("caltech101", SIDE, train, valid, test, binarisation, notes)
 
 
 def load_svhn(data_dir: Path | None, binarisation: str) -> Dataset:

@@ -8,7 +8,7 @@ import torch
 
 from dvae_ext import ops
 from dvae_ext.__main__ import main
-from dvae_ext.benchmarks import ceilings, report, runner, timing
+from dvae_ext.benchmarks import ceilings, command, report, runner, timing
 from dvae_ext.benchmarks.baselines import COMPILED, forward_backward, rotating
 from dvae_ext.benchmarks.case import Benchmark, Case, WrongResult, describe
 from dvae_ext.benchmarks.catalogue import BENCHMARKS
@@ -238,3 +238,16 @@ def test_sizes_in_words():
     assert describe({"visible": 16, "gradient": False}) == "16 visible, without gradient"
     assert (report.duration(2.0), report.duration(0.0213), report.duration(5e-6)) == ("2 s", "21.3 ms", "5 µs")
     assert (report.amount(2.5e9), report.amount(3e3), report.amount(7)) == ("2.5 G", "3 k", "7")
+
+
+def test_threads_are_as_many_as_processors_may_be_used(monkeypatch):
+    threads = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(command.os, "sched_getaffinity", lambda process: {3})
+    monkeypatch.setattr(command, "measure", lambda *arguments: seen.append(torch.get_num_threads()) or {})
+    try:
+        torch.set_num_threads(2)
+        command.main(["rbm_gibbs_"])
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1]

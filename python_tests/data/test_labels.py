@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,4 +37,22 @@ def test_bad_sources(tmp_path: Path) -> None:
         load_labels("omniglot")
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"short")
     with pytest.raises(DataError, match="is damaged or not the expected file"):
+        load_labels("mnist", tmp_path)
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    path.write_bytes(np.array([0x801, len(labels)], ">u4").tobytes() + labels.astype(np.uint8).tobytes())
+
+
+def test_labels_are_classes(tmp_path: Path) -> None:
+    labels = np.arange(60_000) % 10
+    write_labels(tmp_path / "t10k-labels.idx1-ubyte", labels[:10_000])
+    write_labels(tmp_path / "train-labels-idx1-ubyte", labels)
+    assert load_labels("mnist", tmp_path)[1].bincount().tolist() == [1000] * 10
+    labels[7] = 10
+    write_labels(tmp_path / "train-labels-idx1-ubyte", labels)
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte is damaged.*holds label 10, expected classes 0 … 9"):
+        load_labels("mnist", tmp_path)
+    write_labels(tmp_path / "train-labels-idx1-ubyte", labels[:-1])
+    with pytest.raises(DataError, match="its header announces 59999 values, expected 60000"):
         load_labels("mnist", tmp_path)

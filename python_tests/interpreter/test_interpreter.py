@@ -95,7 +95,7 @@ def test_a_fault_of_a_kernel_is_an_error_that_names_its_line(interpreter: None) 
     kernel = next(k for k, line in enumerate(lines) if "rbm_gibbs_resident_kernel(" in line)
     barrier = next(k for k in range(kernel, len(lines)) if "__syncthreads();" in lines[k])
     library().dvae_ext_interpreter_remove_barriers(b"kernels/cuda/rbm_gibbs.cu", barrier + 1)
-    where = r"block \(\d+, 0, 0\), thread \(\d+, 0, 0\), \S+/csrc/kernels/cuda/rbm_gibbs\.cu:\d+: "
+    where = r"block \(\d+, 0, 0\), thread \(\d+, 0, 0\), " + re.escape(str(source)) + r":\d+: "
     what = r"(read of shared memory that nothing wrote|race on dynamic shared memory)"
     with pytest.raises(RuntimeError, match=rf"interpreted kernel rbm_gibbs_resident_kernel<.*>, {where}{what}"):
         gibbs()
