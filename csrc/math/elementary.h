@@ -8,6 +8,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "math/macros.h"
 #include "math/simd.h"
@@ -197,10 +198,12 @@ DVAE_EXT_HD T log_sigmoid(T x) {
   return -softplus(-x);
 }
 
-// sqrt(a^2 + b^2) for |a|, |b| up to 1e15, without underflow: both are scaled by a power of two where they are small.
+// sqrt(a^2 + b^2) for |a|, |b| up to 1e15, without underflow: both are scaled by a power of two where they are small,
+// by one that lifts the square of the smallest denormal number into the normal range.
 template <class T>
 DVAE_EXT_HD T hypot(T a, T b) {
-  const T small(1.0 / 4294967296.0), up(1152921504606846976.0), one(1);
+  constexpr bool wide = std::is_same_v<T, double>;
+  const T small(wide ? 0x1p-400 : 0x1p-32), up(wide ? 0x1p600 : 0x1p90), one(1);
   const auto tiny = (fabs(a) < small) & (fabs(b) < small);
   const T scale = select(tiny, up, one), back = select(tiny, one / up, one);
   const T x = a * scale, y = b * scale;
