@@ -56,6 +56,16 @@ def test_sweeps_can_be_split_and_seeds_matter() -> None:
     assert torch.equal(first.visible, PersistentChains(rbm, 50).visible)
 
 
+def test_ctrl_c_does_not_bring_the_same_draws_again() -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    chains = PersistentChains(RBM(5, 4), 10, seed=4, gibbs=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chains.sample(8)
+    assert chains.key.tolist() == [4, 8]
+
+
 def test_initial_states_are_fair_coins_and_independent_of_the_first_draws() -> None:
     chains = PersistentChains(RBM(20, 30), 1000, seed=9)
     before = chains.visible.clone()
