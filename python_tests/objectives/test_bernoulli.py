@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from dvae_ext.objectives import bernoulli_log_likelihood, linear_warmup, piecewise_constant
+from dvae_ext.objectives import (
+    bernoulli_log_likelihood,
+    linear_warmup,
+    log_likelihood_of_samples,
+    piecewise_constant,
+)
 
 
 def test_matches_torch_distributions() -> None:
@@ -45,6 +50,15 @@ def test_computed_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(bernoulli_log_likelihood(value, logits), expected)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(bernoulli_log_likelihood(value.float(), logits), expected)
+
+
+def test_likelihoods_of_many_samples() -> None:
+    logits = 3 * torch.randn(6, 5, 784, generator=torch.Generator().manual_seed(3))
+    value = (torch.rand(5, 784, generator=torch.Generator().manual_seed(4)) < 0.5).float()
+    expected = log_likelihood_of_samples(value, logits)
+    torch.testing.assert_close(expected, bernoulli_log_likelihood(value, logits))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(log_likelihood_of_samples(value, logits), expected)
 
 
 def test_schedules() -> None:
