@@ -110,17 +110,18 @@ def sweep_in_pieces(
     divisible = isinstance(sweeps, int) and weight.ndim == 2 and batch > 0 and sweeps % batch == 0
     if not divisible or visible.device.type != "cpu" or torch.compiler.is_compiling():
         run(key, sweeps)
-    elif sweeps <= (piece := batch * _batches_in_a_piece(visible, weight, batch)):
-        run(key, sweeps)
-    else:
-        key = key.clone()
-        try:
-            for done in range(0, sweeps, piece):
-                run(key, min(piece, sweeps - done))
-                rng.advance_(key, piece)
-        except KeyboardInterrupt:
-            finish()
-            raise
+        finish()
+        return
+    piece = batch * _batches_in_a_piece(visible, weight, batch)
+    own_key = key if sweeps <= piece else key.clone()
+    try:
+        run(own_key, min(piece, sweeps))
+        for done in range(piece, sweeps, piece):
+            rng.advance_(own_key, piece)
+            run(own_key, min(piece, sweeps - done))
+    except KeyboardInterrupt:
+        finish()
+        raise
     finish()
 
 

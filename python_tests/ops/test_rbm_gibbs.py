@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from dvae_ext import ops, reference, rng
-from dvae_ext.ops import _in_place
 from dvae_ext.reference.philox import philox4x32, split_key, uniform_open
 
 VISIBLE_STREAM = 1 << 31
@@ -308,101 +306,6 @@ def test_compiles_without_graph_breaks() -> None:
         assert torch.equal(compiled.visible, eager.visible)
         assert torch.equal(compiled.hidden, eager.hidden)
     assert compiled.key.tolist() == [10, 8]
-
-
-def overlaps() -> dict[str, tuple[str, dict[str, Tensor]]]:
-    """What came, by the sentence it earns: arguments of a machine of 4 visible and 4 hidden units."""
-    rows, square, long = torch.zeros(7, 4), torch.zeros(4, 4), torch.zeros(40)
-    return {
-        "rows": ("hidden shares memory with visible", {"visible": rows[:5], "hidden": rows[2:]}),
-        "the same": ("hidden shares memory with visible", {"visible": rows, "hidden": rows}),
-        "transposed": ("hidden shares memory with visible", {"visible": square, "hidden": square.T}),
-        "expanded": (
-            "hidden has several elements in one place",
-            {"visible": rows, "hidden": torch.zeros(4).expand(7, 4)},
-        ),
-        "windows": (
-            "visible has several elements in one place",
-            {"visible": long.unfold(0, 4, 2), "hidden": torch.zeros(19, 4)},
-        ),
-        "weight": ("weight shares memory with visible", {"visible": square, "weight": square}),
-        "bias": ("hidden_bias shares memory with hidden", {"hidden": square, "hidden_bias": square[1]}),
-    }
-
-
-@pytest.mark.parametrize("case", overlaps())
-def test_states_that_share_memory_are_refused(case: str, device: torch.device) -> None:
-    sentence, change = overlaps()[case]
-    chains = next(tensor.shape[0] for name, tensor in change.items() if name in ("visible", "hidden"))
-    arguments = {"visible": torch.zeros(chains, 4), "hidden": torch.zeros(chains, 4), "weight": torch.zeros(4, 4)}
-    arguments |= {"visible_bias": torch.full((4,), 100.0), "hidden_bias": torch.full((4,), 100.0), **change}
-    before = {name: tensor.clone() for name, tensor in arguments.items()}
-    with pytest.raises(RuntimeError, match=f"^rbm_gibbs_: {sentence}, expected a tensor "):
-        ops.rbm_gibbs_(**arguments, key=rng.key(0), sweeps=1)
-    assert all(torch.equal(arguments[name], before[name]) for name in arguments)
-
-
-def test_states_that_interleave_are_not_refused(device: torch.device) -> None:
-    """Columns of one matrix lie among each other and share nothing."""
-    apart, joined = (Machine(6, 5, 9, device, seed=14) for _ in range(2))
-    both = torch.cat([joined.visible, joined.hidden], 1)
-    joined.visible, joined.hidden = both[:, :6], both[:, 6:]
-    apart.sweep(3)
-    joined.sweep(3)
-    assert torch.equal(both, torch.cat([apart.visible, apart.hidden], 1))
-
-
-@pytest.mark.not_interpreted("cuts the calls of the CPU kernels; a call to a GPU returns at once")
-@pytest.mark.parametrize("strided", [False, True])
-def test_ctrl_c_leaves_whole_sweeps(strided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long call is made of pieces with the draws of one; Ctrl-C between two leaves the states of those made."""
-    whole, parts, stopped, expected = (Machine(7, 6, 5, seed=15) for _ in range(4))
-    for machine in (parts, stopped) if strided else ():
-        machine.visible = machine.visible.t().contiguous().t()
-    whole.sweep(40)
-    expected.sweep(9)
-    monkeypatch.setattr(_in_place, "_batches_in_a_piece", lambda *_: 3)
-    pieces = []
-
-    def advance(key: Tensor, sweeps: int) -> Tensor:
-        pieces.append(sweeps)
-        if len(pieces) == 3 and parts_are_done:
-            raise KeyboardInterrupt
-        return advance_key(key, sweeps)
-
-    advance_key = rng.advance_
-    monkeypatch.setattr(_in_place.rng, "advance_", advance)
-    parts_are_done = False
-    ops.rbm_gibbs_(*parts.arguments(), 40)
-    assert pieces == [3] * 14
-    assert torch.equal(parts.visible, whole.visible)
-    assert torch.equal(parts.hidden, whole.hidden)
-    parts_are_done = True
-    pieces.clear()
-    version = stopped.visible._version
-    with pytest.raises(KeyboardInterrupt):
-        ops.rbm_gibbs_(*stopped.arguments(), 40)
-    assert torch.equal(stopped.visible, expected.visible)
-    assert torch.equal(stopped.hidden, expected.hidden)
-    assert stopped.visible._version > version
-    assert stopped.key.tolist() == [10, 0]
-
-
-@pytest.mark.not_interpreted("interrupts the CPU kernels; a call to a GPU returns at once")
-def test_a_signal_ends_a_call_of_years() -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    machine = Machine(200, 200, 1000, seed=16)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt):
-            machine.sweep(10**12)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert ((machine.visible == 0) | (machine.visible == 1)).all()
 
 
 BAD_INPUT = [

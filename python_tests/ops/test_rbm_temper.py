@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from dvae_ext import _native, ops, reference, rng
-from dvae_ext.ops import _in_place
 from dvae_ext.reference.rbm_temper import negative_free_energy
 
 CPU = torch.device("cpu")
@@ -323,58 +322,6 @@ def test_bad_tensors(change: Callable[[Run], None], message: str) -> None:
     change(run)
     with pytest.raises(RuntimeError, match=message):
         run(ops.rbm_temper_, 2)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda run: {"level": run.travel}, "travel shares memory with level"),
-        (
-            lambda run: {"visible": run.statistics.view(torch.float32)[:, 4:8, :4]},
-            "statistics shares memory with visible",
-        ),
-        (lambda run: {"weight": run.visible.view(-1)[: 4 * 5].view(4, 5)}, "weight shares memory with visible"),
-        (lambda run: {"shifts": run.statistics.view(-1)[:3]}, "shifts shares memory with statistics"),
-        (lambda run: {"level": run.level[:1].expand(2, 4)}, "level has several elements in one place"),
-    ],
-)
-def test_arguments_that_share_memory(
-    change: Callable[[Run], dict[str, Tensor]], message: str, device: torch.device
-) -> None:
-    run = make(4, 5, 2, BETAS, device=device)
-    run = replace(run, **change(run))
-    before = run.copy()
-    with pytest.raises(RuntimeError, match=f"^rbm_temper_: {message}, expected a tensor "):
-        run(ops.rbm_temper_, 2)
-    assert equal(run, before)
-
-
-@pytest.mark.not_interpreted("cuts the calls of the CPU kernels; a call to a GPU returns at once")
-def test_ctrl_c_leaves_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = make(4, 5, 2, BETAS)
-    whole, nine = start.copy()(ops.rbm_temper_, 24, batch=3), start.copy()(ops.rbm_temper_, 9, batch=3)
-    monkeypatch.setattr(_in_place, "_batches_in_a_piece", lambda *_: 1)
-    parts = start.copy()(ops.rbm_temper_, 24, batch=3)
-    assert torch.equal(parts.visible, whole.visible)
-    assert torch.equal(parts.level, whole.level)
-    torch.testing.assert_close(parts.statistics, whole.statistics, rtol=1e-12, atol=1e-12)
-    calls = []
-
-    def advance(key: Tensor, sweeps: int) -> Tensor:
-        calls.append(sweeps)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return advance_key(key, sweeps)
-
-    advance_key = rng.advance_
-    monkeypatch.setattr(_in_place.rng, "advance_", advance)
-    stopped = start.copy()
-    with pytest.raises(KeyboardInterrupt):
-        stopped(ops.rbm_temper_, 24, batch=3)
-    assert calls == [3, 3, 3]
-    assert torch.equal(stopped.visible, nine.visible)
-    assert torch.equal(stopped.level, nine.level)
-    torch.testing.assert_close(stopped.statistics, nine.statistics, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.not_interpreted("only the CPU kernels inspect values: a CUDA kernel's verdict would have to be waited for")
