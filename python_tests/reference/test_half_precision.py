@@ -59,7 +59,7 @@ def test_autocast_changes_nothing(name: str) -> None:
 
 
 def test_autocast_does_not_change_draws() -> None:
-    """A field of 100.25 - 100.3 + 0.05 decides, which bfloat16 makes 0.25 or more."""
+    """A field of 100.25 - 100.3 decides, which bfloat16 makes -0.5."""
     states = []
     for enabled in (False, True):
         visible, hidden = torch.ones(200, 2), torch.zeros(200, 2)
