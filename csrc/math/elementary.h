@@ -63,6 +63,13 @@ DVAE_EXT_HD T within(T x, T bound) {
   const T lowered = select(x > bound, bound, x);
   return select(lowered < -bound, -bound, lowered);
 }
+// A slope beyond the range is held to its end: an incoming gradient of 0, which switches it off, would make infinity
+// NaN.
+template <class T>
+DVAE_EXT_HD T finite_slope(T slope) {
+  return within(slope, T(FLT_MAX));
+}
+DVAE_EXT_HD double finite_slope(double slope) { return within(slope, DBL_MAX); }
 template <class T>
 DVAE_EXT_HD T nan() {
   return T(NAN);
