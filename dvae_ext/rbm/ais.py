@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from dvae_ext import ops, rng
+from dvae_ext.precision import without_autocast
 
 
 @torch.no_grad()
@@ -35,7 +36,8 @@ def annealed_log_weights(
     biases = torch.cat([visible_bias, hidden_bias]).double()
     log_weight = softplus(biases).sum().expand(chains).clone()
     for before, after in pairwise(torch.linspace(0, 1, num_betas + 1, dtype=torch.float64).tolist()):
-        field = visible @ weight
+        with without_autocast(weight):
+            field = visible @ weight
         increment = softplus(hidden_bias + after * field) - softplus(hidden_bias + before * field)
         log_weight += increment.sum(1, dtype=torch.float64)
         if after < 1:
