@@ -107,8 +107,10 @@ def sweep_in_pieces(
     counter holds the sweep, so a piece with the key advanced to its first sweep makes the same draws. Pieces are whole
     sweeps, and whole batches of them; their size depends on no clock.
     """
-    divisible = isinstance(sweeps, int) and weight.ndim == 2 and batch > 0 and sweeps % batch == 0
-    if not divisible or visible.device.type != "cpu" or torch.compiler.is_compiling():
+    whole = torch.compiler.is_compiling() or visible.device.type != "cpu"
+    # What is no number or does not fit is for the op to refuse.
+    whole = whole or not isinstance(sweeps, int) or not isinstance(batch, int) or weight.ndim != 2
+    if whole or batch < 1 or sweeps % batch != 0:
         run(key, sweeps)
         finish()
         return
