@@ -312,7 +312,7 @@ class Build(build_ext):
             flags = ["-x", "c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas"]
             flags += [*include, *define]
             # No sanitizer's library is linked: the interpreter itself takes the calls that these put into the kernels.
-            watched = [*flags, "-fsanitize=thread,alignment,bounds,null"]
+            watched = [*flags, "-fsanitize=thread,alignment,bounds,null,integer-divide-by-zero"]
             own = sorted((ROOT / "csrc" / "interpreter").glob("*.cpp"))
             scheduler = ROOT / "csrc" / "interpreter" / "scheduler.h"
             interpreted = ninja_file.compile_all(compiler, own, scheduler, "interpreter", flags)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "dvae_ext"
 CSRC = ROOT / "csrc"
 
 # What each part of dvae_ext may import besides itself.
-BASE = {"_version"}
+BASE = {"_version", "precision"}
 NATIVE = BASE | {"_native", "_kernels"}
 OPS = NATIVE | {"ops", "reference", "rng"}
 DISTRIBUTIONS = OPS | {"distributions", "rbm"}
@@ -22,6 +22,7 @@ MODELS = BLOCKS | {"data", "models"}
 ALLOWED = {
     "__init__": DISTRIBUTIONS | BLOCKS | MODELS,
     "_version": set(),
+    "precision": set(),
     "_native": BASE,
     "info": NATIVE,
     "rng": BASE,

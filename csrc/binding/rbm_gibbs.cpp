@@ -55,8 +55,6 @@ void rbm_gibbs_(Tensor visible, Tensor hidden, const Tensor& weight, const Tenso
   params.hidden_bias = hidden_bias.const_data_ptr();
   params.key = static_cast<const int64_t*>(key.const_data_ptr());
   params.problems = &problems;
-  DVAE_EXT_CHECK(visible.numel() == 0 || params.visible != params.hidden, kOp,
-                 ": hidden has the memory of visible, expected a tensor of its own");
   DVAE_EXT_RUN(rbm_gibbs, params, visible);
   DVAE_EXT_CHECK((problems & kernels::kRbmGibbsVisible) == 0, kOp, ": visible holds other values than 0 and 1");
   DVAE_EXT_CHECK((problems & kernels::kRbmGibbsHidden) == 0, kOp, ": hidden holds other values than 0 and 1");

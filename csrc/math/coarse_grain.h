@@ -12,6 +12,10 @@ DVAE_EXT_HD T grid_point(int64_t r, int64_t num_points) {
   return static_cast<T>(2 * r - (num_points - 1)) / static_cast<T>(num_points - 1);
 }
 
+// 1 / temperature, held where no product with it overflows: perturbed logits that differ at all differ by so much more
+// than 1e-20 that one point has all the weight long before.
+DVAE_EXT_HD double inverse_temperature(double temperature) { return 1.0 / (temperature > 1e-20 ? temperature : 1e-20); }
+
 // sum over m = 1..order of coefficients[m - 1] x^m.
 template <class T, class Storage>
 DVAE_EXT_HD T polynomial(const Storage* coefficients, int64_t order, T x) {

@@ -8,6 +8,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "math/macros.h"
 #include "math/simd.h"
@@ -62,6 +63,13 @@ DVAE_EXT_HD T within(T x, T bound) {
   const T lowered = select(x > bound, bound, x);
   return select(lowered < -bound, -bound, lowered);
 }
+// A slope beyond the range is held to its end: an incoming gradient of 0, which switches it off, would make infinity
+// NaN.
+template <class T>
+DVAE_EXT_HD T finite_slope(T slope) {
+  return within(slope, T(FLT_MAX));
+}
+DVAE_EXT_HD double finite_slope(double slope) { return within(slope, DBL_MAX); }
 template <class T>
 DVAE_EXT_HD T nan() {
   return T(NAN);
@@ -197,10 +205,12 @@ DVAE_EXT_HD T log_sigmoid(T x) {
   return -softplus(-x);
 }
 
-// sqrt(a^2 + b^2) for |a|, |b| up to 1e15, without underflow: both are scaled by a power of two where they are small.
+// sqrt(a^2 + b^2) for |a|, |b| up to 1e15, without underflow: both are scaled by a power of two where they are small,
+// by one that lifts the square of the smallest denormal number into the normal range.
 template <class T>
 DVAE_EXT_HD T hypot(T a, T b) {
-  const T small(1.0 / 4294967296.0), up(1152921504606846976.0), one(1);
+  constexpr bool wide = std::is_same_v<T, double>;
+  const T small(wide ? 0x1p-400 : 0x1p-32), up(wide ? 0x1p600 : 0x1p90), one(1);
   const auto tiny = (fabs(a) < small) & (fabs(b) < small);
   const T scale = select(tiny, up, one), back = select(tiny, one / up, one);
   const T x = a * scale, y = b * scale;

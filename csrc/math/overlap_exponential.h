@@ -42,6 +42,12 @@ struct OverlapExponential {
     from_one = upper * inverse * lower_sum;
   }
 
+  // rho = 1 - q exactly, so that zeta = 1/2 - logits / (2 beta), and T too small for its logarithm.
+  DVAE_EXT_HD auto tied() const {
+    const T half(0.5);
+    return (b == T(0)) & (root < smallest_normal<T>()) & (from_zero > half) & (from_one > half);
+  }
+
   DVAE_EXT_HD static T floored(T x) { return select(x < smallest_normal<T>(), smallest_normal<T>(), x); }
 
   // zeta and 1 - zeta, each to full relative accuracy where it is the small one.
@@ -54,7 +60,8 @@ struct OverlapExponential {
     const T u = select(near, one - a, floored(half_sum * norm));
     const T c = select(near, (one - u) - a, zero);
     const T offset = select((!near) & (falling == (logits >= zero)), fabs(logits), zero);
-    const T length = -(log_corrected(u, c) + offset) / beta;
+    const T logarithm = select(tied(), -half * (fabs(logits) + beta), log_corrected(u, c));
+    const T length = -(logarithm + offset) / beta;
     const T positive = select(length > zero, length, zero), distance = select(positive > one, one, positive);
     const auto measured_from_zero = near_zero | ((!near_one) & falling);
     zeta = select(measured_from_zero, distance, one - distance);
@@ -92,7 +99,8 @@ struct OverlapExponential {
     const T near_term = length * select(own > one, one, own) - e * near / d;
     const T far_term = far * (near / d - length);
     const T slope = select(lower, q * far_term - p * near_term, q * near_term - p * far_term);
-    return select(valid(), slope / floored(beta * root), nan<T>());
+    const T value = select(tied(), T(0.5) * logits / (beta * beta), slope / floored(beta * root));
+    return select(valid(), value, nan<T>());
   }
 };
 

@@ -144,7 +144,7 @@ struct OverlapLogisticIcdf {
     const Shares<T> posterior(mixture.posterior_logits(at));
     const T one_share = posterior.one, zero_share = posterior.zero;
     const auto valid = mixture.valid_at(x[0]);
-    slope[0] = select(valid, exp(log(mixture.scale) - mixture.log_density(at)), nan<T>());
+    slope[0] = select(valid, finite_slope(exp(log(mixture.scale) - mixture.log_density(at))), nan<T>());
     slope[1] = select(valid, mixture.scale * mixture.slope_by_logits(quadratic), nan<T>());
     slope[2] = select(valid, zero_share, nan<T>());
     slope[3] = select(valid, one_share, nan<T>());
@@ -172,11 +172,11 @@ struct OverlapLogisticLogProb {
     // posterior - prior through the smaller of the two pairs, where it does not cancel.
     const T shift = select(x[1] < T(0), one_share - prior.one, prior.zero - zero_share);
     const T by_scale = -(T(1) + zero_slope * at.from_zero + one_slope * at.from_one);
-    slope[0] = select(valid, (zero_slope + one_slope) / mixture.scale, nan<T>());
+    slope[0] = select(valid, finite_slope((zero_slope + one_slope) / mixture.scale), nan<T>());
     slope[1] = select(valid, shift, nan<T>());
-    slope[2] = select(valid, -zero_slope / mixture.scale, nan<T>());
-    slope[3] = select(valid, -one_slope / mixture.scale, nan<T>());
-    slope[4] = select(valid, by_scale / mixture.scale, nan<T>());
+    slope[2] = select(valid, finite_slope(-zero_slope / mixture.scale), nan<T>());
+    slope[3] = select(valid, finite_slope(-one_slope / mixture.scale), nan<T>());
+    slope[4] = select(valid, finite_slope(by_scale / mixture.scale), nan<T>());
   }
 };
 

@@ -5,7 +5,8 @@
 // tails keep their relative accuracy. Near l_a = l_b the three terms cancel and a form in remainders is used instead:
 // with p = sigmoid(l_a), d = l_b - l_a, y = p (exp(d) - 1): KL = [log(1 + y) - y] + p [exp(d) - 1 - d].
 //
-// Infinite logits, the certain variables, take the wide form, which knows their limits.
+// Infinite logits, the certain variables, take the wide form, which knows their limits, and so do logits so large that
+// a difference of two may overflow.
 #pragma once
 
 #include "math/remainders.h"
@@ -22,6 +23,7 @@ struct BernoulliPairGradient {
 struct BernoulliPairs {
   static constexpr int kInputs = 1;
   static constexpr int kFeatures = 5;
+  static constexpr double kLargeLogit = 1e38;
 
   template <class T>
   struct Side {
@@ -34,7 +36,7 @@ struct BernoulliPairs {
   }
   template <class T>
   DVAE_EXT_HD static bool needs_wide(T logit) {
-    return infinite(logit);
+    return fabs(logit) > T(kLargeLogit);
   }
   template <class T>
   DVAE_EXT_HD static bool infinite(T x) {
@@ -80,7 +82,9 @@ struct BernoulliPairs {
       const ExpRemainder<T> series(near_d);
       const T excess = series.even + series.odd;
       const T near = fma(p, excess, log1p_remainder(p * (near_d + excess)));
-      const T far = (above - base) - p * d;
+      T moved = p * d;
+      if constexpr (kWide) moved = select(p == T(0), T(0), moved);  // where d is infinite, p is 0 long before
+      const T far = (above - base) - moved;
       const T result = select(small, near, far);
       return select(result < T(0), T(0), result);
     }
@@ -93,6 +97,8 @@ struct BernoulliPairs {
       if constexpr (kWide) {
         // A certain variable stays certain; a weight of 0 switches an infinite slope off.
         if (infinite(a.logit) | ((w == T(0)) & infinite(b.logit))) return T(0) * b.q;
+        if (infinite(b.logit)) return a.logit - b.logit;
+        if (spread == T(0)) return T(0) * b.q;  // the difference may be infinite
       }
       return spread * (a.logit - b.logit);
     }

@@ -3,7 +3,8 @@
 //   KL = 1/2 [ exp(d) - 1 - d + (mean_a - mean_b)² exp(-logvar_b) ],   d = logvar_a - logvar_b.
 //
 // exp(d) is the product of one factor per side, so a batch of B posteriors needs 2 B exponentials, not B². Beyond
-// kFactorLimit the factors could overflow where the quotient does not: the wide form takes the exponential per pair.
+// kFactorLimit the factors could overflow where the quotient does not: the wide form takes the exponential per pair,
+// and multiplies by the fourth root of a precision so often that nothing overflows on the way to a finite result.
 #pragma once
 
 #include <type_traits>
@@ -50,9 +51,18 @@ struct NormalPairs {
     columns[3 * stride + j] = side.precision;
   }
 
+  // One of the derivatives times the weight of its divergence. A weight of 0 switches an infinite one off: the padding
+  // has it, and divergences that nobody asked for.
+  template <class T>
+  DVAE_EXT_HD static T weighted(T weight, T slope) {
+    return select((weight == T(0)) & (fabs(slope) == T(INFINITY)), T(0), weight * slope);
+  }
+
   // Both directions of one pair share the differences and the series.
   template <bool kWide, class T>
-  struct Pair {
+  struct Pair;
+  template <class T>
+  struct Pair<false, T> {
     T mean_difference, logvar_difference;
     T scaled_ab, scaled_ba;  // mean_difference * precision of the second argument
     T excess_ab, excess_ba;  // exp(d) - 1 - d and exp(-d) - 1 + d
@@ -62,14 +72,7 @@ struct NormalPairs {
       logvar_difference = a.logvar - b.logvar;
       scaled_ab = mean_difference * b.precision;
       scaled_ba = mean_difference * a.precision;
-      T ratio = a.variance * b.precision, inverse = b.variance * a.precision;
-      if constexpr (kWide) {
-        // An infinite precision times a zero difference is zero, as in the limit.
-        scaled_ab = select(mean_difference == T(0), T(0), scaled_ab);
-        scaled_ba = select(mean_difference == T(0), T(0), scaled_ba);
-        ratio = exp(logvar_difference);
-        inverse = exp(-logvar_difference);
-      }
+      const T ratio = a.variance * b.precision, inverse = b.variance * a.precision;
       const T d = logvar_difference;
       const ExpRemainder<T> series(d);
       const bool small = fabs(d) < T(0.75);
@@ -87,6 +90,43 @@ struct NormalPairs {
       const T logvar_a = fma(w_ab, growth, w_ba * (decay - scaled_ba * mean_difference));
       const T logvar_b = -fma(w_ba, decay, w_ab * (growth + scaled_ab * mean_difference));
       return {{mean, T(0.5) * logvar_a}, {-mean, T(0.5) * logvar_b}};
+    }
+  };
+  template <class T>
+  struct Pair<true, T> {
+    T root_a, root_b;          // fourth roots of the precisions
+    T distance_a, distance_b;  // mean_difference over either standard deviation
+    T excess_ab, excess_ba;    // exp(d) - 1 - d and exp(-d) - 1 + d
+    T growth, decay;           // exp(d) - 1 and 1 - exp(-d)
+
+    DVAE_EXT_HD Pair(const Side<T>& a, const Side<T>& b)
+        : root_a(exp(T(-0.25) * a.logvar)), root_b(exp(T(-0.25) * b.logvar)) {
+      const T difference = a.mean - b.mean, d = a.logvar - b.logvar;
+      // An infinite root times a zero difference is zero, as in the limit.
+      distance_a = select(difference == T(0), T(0), difference * root_a * root_a);
+      distance_b = select(difference == T(0), T(0), difference * root_b * root_b);
+      const ExpRemainder<T> series(d);
+      const bool small = fabs(d) < T(0.75);
+      const T rise = exp(d) - T(1), fall = exp(-d) - T(1);
+      excess_ab = select(small, series.even + series.odd, rise - d);
+      excess_ba = select(small, series.even - series.odd, fall + d);
+      growth = select(small, excess_ab + d, rise);
+      decay = select(small, d - excess_ba, -fall);
+    }
+
+    // The weight first: what it scales down need not overflow. Again the root may be infinite.
+    DVAE_EXT_HD static T by_mean(T weight, T distance, T root) {
+      const T moved = weighted(weight, distance);
+      return select(moved == T(0), T(0), moved * root * root);
+    }
+    DVAE_EXT_HD T kl_ab() const { return T(0.5) * fma(distance_b, distance_b, excess_ab); }
+    DVAE_EXT_HD T kl_ba() const { return T(0.5) * fma(distance_a, distance_a, excess_ba); }
+
+    DVAE_EXT_HD NormalPairGradient<T> gradient(T w_ab, T w_ba) const {
+      const T mean = by_mean(w_ab, distance_b, root_b) + by_mean(w_ba, distance_a, root_a);
+      const T logvar_a = weighted(w_ab, growth) + weighted(w_ba, decay - distance_a * distance_a);
+      const T logvar_b = weighted(w_ab, growth + distance_b * distance_b) + weighted(w_ba, decay);
+      return {{mean, T(0.5) * logvar_a}, {-mean, T(-0.5) * logvar_b}};
     }
   };
   template <bool kWide, class T>

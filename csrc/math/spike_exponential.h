@@ -43,7 +43,7 @@ struct SpikeExponentialIcdf {
     const At<T> at(x[0], x[1], x[2]);
     const T rise = -expm1(-at.beta) / (at.beta * at.weight);  // d zeta / d t
     const T from_spike = at.t / at.weight - at.zeta, from_one = (one - at.zeta) - (one - at.t) * at.e / at.weight;
-    const T d_rho = rise * (one + exp(-x[1]));
+    const T d_rho = finite_slope(rise * (one + exp(-x[1])));
     const T d_logits = rise * (one - at.t) * sigmoid(-x[1]);
     const T d_beta = select(at.zeta < T(0.5), from_spike, from_one) / at.beta;
     slope[0] = at.checked(d_rho);

@@ -10,7 +10,6 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -20,6 +19,7 @@ from dvae_ext.nn import MLP, ExponentialSmoothing, LogisticSmoothing, Smoothing,
 from dvae_ext.objectives import (
     bernoulli_log_likelihood,
     linear_warmup,
+    log_likelihood_of_samples,
     piecewise_constant,
     rbm_kl,
 )
@@ -269,9 +269,7 @@ class DVAE(Model):
         self._check(x)
         batch = x.shape[0]
         states, log_q = self._infer_binary(x, num_samples, generator)
-        log_likelihood = self._decode(states).view(num_samples, batch, -1)
-        # Two passes over the large tensor: the inner product with x and the sum of softplus.
-        log_likelihood = torch.einsum("kbd,bd->kb", log_likelihood, x) - F.softplus(log_likelihood).sum(-1)
+        log_likelihood = log_likelihood_of_samples(x, self._decode(states).view(num_samples, batch, -1))
         joined = torch.cat(states, -1)
         energy = self.rbm.energy(joined[:, : self.rbm.n_visible], joined[:, self.rbm.n_visible :])
         return log_likelihood - (energy + log_q).view(num_samples, batch)

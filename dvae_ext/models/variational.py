@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from dvae_ext.models.base import Model, evaluating
 from dvae_ext.nn import relu_mlp, svhn_decoder, svhn_encoder
-from dvae_ext.objectives import bernoulli_log_likelihood, exponential_annealing
+from dvae_ext.objectives import bernoulli_log_likelihood, exponential_annealing, log_likelihood_of_samples
 
 if TYPE_CHECKING:
     from dvae_ext.data import DataInfo
@@ -183,9 +182,7 @@ class VariationalAutoencoder(Model):
         """log p(x|z) + log p(z) − log q(z|x), ``[num_samples, B]``; Concrete latents in their categorical limit."""
         self._check(x)
         latents, log_ratio = self.sample_exact(self.encoder(x), num_samples, generator)
-        logits = self._decode(latents)
-        # Two passes over the large tensor: the inner product with x and the sum of softplus.
-        return torch.einsum("kbd,bd->kb", logits, x) - F.softplus(logits).sum(-1) + log_ratio
+        return log_likelihood_of_samples(x, self._decode(latents)) + log_ratio
 
     @torch.no_grad()
     def posterior_features(self, x: Tensor, num_samples: int = 50, generator: Generator | None = None) -> Tensor:

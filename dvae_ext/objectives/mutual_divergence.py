@@ -39,4 +39,5 @@ def mutual_divergence_penalty(
     group = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
     diverse, smooth, mpd = ops.mutual_posterior_divergence(mean, logvar, group)
     metrics = {"mpd": mpd.detach(), "mpd_std": smooth.detach(), "diverse": diverse.detach()}
-    return eta * diverse + gamma * smooth, metrics
+    # Where divergences overflow, a smoothness that is not asked for is infinite.
+    return eta * diverse + (gamma * smooth if gamma > 0 else 0.0), metrics

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dvae_ext.objectives.bernoulli import bernoulli_log_likelihood
+from dvae_ext.precision import wide, without_autocast
 from dvae_ext.rbm import RBM
+from dvae_ext.rbm.rbm import bias_term
 
 
 def rbm_kl(rbm: RBM, logits: Sequence[Tensor], posterior_means: Sequence[Tensor]) -> Tensor:
@@ -40,18 +42,18 @@ def rbm_kl(rbm: RBM, logits: Sequence[Tensor], posterior_means: Sequence[Tensor]
     if len(posterior_means) != len(logits) - 1:
         raise ValueError(f"posterior_means: expected {len(logits) - 1} groups, got {len(posterior_means)}")
     split = rbm.n_visible
-    joined = logits[0] if len(logits) == 1 else torch.cat(list(logits), -1)
+    joined = wide(logits[0] if len(logits) == 1 else torch.cat(list(logits), -1))
     mean = torch.sigmoid(joined)
     biases = torch.cat([rbm.visible_bias, rbm.hidden_bias])
-    # −H(q) − bᵀμ per unit; −H = lμ − softplus(l).
-    total = ((joined - biases) * mean - F.softplus(joined)).sum(-1)
+    total = bernoulli_log_likelihood(mean, joined) - bias_term(mean, biases)  # −H(q) − bᵀμ
     end = 0
     for group, size in enumerate(sizes):
         begin, end = end, end + size
         if end <= split:
             continue
         first = max(begin, split)
-        earlier = torch.cat([*posterior_means[:group], mean[:, begin:end]], -1)[:, :split]
-        field = earlier @ rbm.weight[:, first - split : end - split]
+        earlier = torch.cat([*map(wide, posterior_means[:group]), mean[:, begin:end]], -1)[:, :split]
+        with without_autocast(rbm.weight):
+            field = earlier @ wide(rbm.weight)[:, first - split : end - split]
         total = total - (field * mean[:, first:end]).sum(-1)
     return total

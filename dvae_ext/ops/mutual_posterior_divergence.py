@@ -104,9 +104,10 @@ def mutual_posterior_divergence(
             DistributedDataParallel they equal those of one process on the whole batch. ``None``: this rank alone.
 
     Returns:
-        Three scalars, ``diverse`` ≥ 0, ``smooth`` ≥ 0 (NaN never: its gradient is zero where all divergences agree) and
-        ``mpd`` ≥ 0, in the dtype of ``mean``. float32, float64, and bfloat16 or float16 with float32 inside; sums over
-        pairs in float64. Differentiable once in both arguments; a second time is an error. NaN in, NaN out.
+        Three scalars, ``diverse`` ≥ 0, ``smooth`` ≥ 0 (NaN never: its gradient is zero where all divergences agree, and
+        it is infinite beside an infinite divergence) and ``mpd`` ≥ 0, in the dtype of ``mean``. float32, float64, and
+        bfloat16 or float16 with float32 inside; sums over pairs in float64. Differentiable once in both arguments; a
+        second time is an error. NaN in, NaN out.
 
     Raises:
         TypeError: an argument is no tensor of these dtypes, or dtypes differ.

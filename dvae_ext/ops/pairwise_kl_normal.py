@@ -46,7 +46,8 @@ def pairwise_kl_normal(mean: Tensor, logvar: Tensor) -> Tensor:
     Returns:
         ``[batch, batch]``, entry (i, j) = KL(q_i ‖ q_j) ≥ 0, zero on the diagonal. float32, float64, and bfloat16 or
         float16 with float32 inside. Accurate for log-variances that almost agree, and as far as the result is finite.
-        A NaN makes NaN of its row and column. Differentiable once in both arguments; a second time is an error.
+        A NaN makes NaN of its row and column. Differentiable once in both arguments; a second time is an error. An
+        infinite KL adds nothing to a gradient where the incoming one is 0.
 
     Raises:
         TypeError: an argument is no tensor of these dtypes, or dtypes differ.

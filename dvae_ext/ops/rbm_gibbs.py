@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor, mark_changed
+from dvae_ext.ops._in_place import refuse_shared_memory, sweep_in_pieces
 
 _OP = "rbm_gibbs_"
 
@@ -38,10 +39,12 @@ def rbm_gibbs_(
     visible ones, p(h_j = 1 | v) = σ(b_j + Σ_i v_i W_ij), then all visible units given the hidden ones (DVAE++ appendix
     E). A draw depends on (key, chain, unit, sweep) alone: the result is the same for any number of threads, and on
     every device up to ties, that is draws that fall within a rounding error of their probability. Fields are summed in
-    the dtype of ``weight``. The key is not advanced: call ``rng.advance_(key, sweeps)`` before using it again.
+    the dtype of ``weight``. The key is not advanced: call ``rng.advance_(key, sweeps)`` before using it again. On the
+    CPU Ctrl-C ends a long call after a whole sweep.
 
     Args:
-        visible: states ``[chains, n_visible]``, 0 or 1, overwritten; of the dtype of ``weight``, or bfloat16.
+        visible: states ``[chains, n_visible]``, 0 or 1, overwritten; of the dtype of ``weight``, or bfloat16. Both
+            states need memory of their own, shared with no other argument.
         hidden: states ``[chains, n_hidden]``, like ``visible``. What it holds before the call does not matter to the
             result.
         weight: W ``[n_visible, n_hidden]``, float32 or float64, finite.
@@ -53,8 +56,9 @@ def rbm_gibbs_(
     Raises:
         TypeError: an argument is no tensor, or of another dtype, or ``sweeps`` is no integer.
         ValueError: shapes do not match, or ``sweeps`` is negative.
-        RuntimeError: tensors on different devices; on the CPU also states other than 0 and 1, a weight that is not
-            finite, a bias that is NaN (the states are then as they were). On a GPU values are not inspected, since that
+        RuntimeError: tensors on different devices; states that share memory with each other or another argument, or
+            are expanded; on the CPU also states other than 0 and 1, a weight that is not finite, a bias that is NaN
+            (the states are then as they were). On a GPU values are not inspected, since that
             would wait for the device: a state that is not 0 counts as 1, and a field that is NaN draws 0.
 
     Example:
@@ -98,16 +102,17 @@ def rbm_gibbs_(
             )
         if tensor.device != weight.device:
             raise RuntimeError(f"{_OP}: {name} is on {tensor.device}, expected {weight.device} like weight")
+    refuse_shared_memory(_OP, states, {"weight": weight, **biases, "key": key})
     rows = visible.detach().contiguous(), hidden.detach().contiguous()
-    torch.ops.dvae_ext.rbm_gibbs_.default(
-        *rows,
-        weight.contiguous(),
-        visible_bias.detach().contiguous(),
-        hidden_bias.detach().contiguous(),
-        key.contiguous(),
-        sweeps,
-    )
-    for tensor, result in zip(states.values(), rows, strict=True):
-        if not tensor.is_contiguous():
-            tensor.detach().copy_(result)
-    mark_changed(visible, hidden)
+    model = weight.contiguous(), visible_bias.detach().contiguous(), hidden_bias.detach().contiguous()
+
+    def run(key: Tensor, sweeps: int) -> None:
+        torch.ops.dvae_ext.rbm_gibbs_.default(*rows, *model, key, sweeps)
+
+    def finish() -> None:
+        for tensor, result in zip(states.values(), rows, strict=True):
+            if not tensor.is_contiguous():
+                tensor.detach().copy_(result)
+        mark_changed(visible, hidden)
+
+    sweep_in_pieces(run, finish, key.contiguous(), sweeps, visible, weight)

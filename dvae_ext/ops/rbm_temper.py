@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from dvae_ext.ops._arguments import check_tensor, mark_changed
+from dvae_ext.ops._in_place import refuse_shared_memory, sweep_in_pieces
 
+_NAME = "rbm_temper_"
 _OP = torch.ops.dvae_ext.rbm_temper_.default
 _DTYPES = (torch.float32, torch.float64)
 
@@ -38,7 +40,7 @@ def rbm_temper_(
     :math:`\min(1, e^{f_{l+1}(v)-f_l(v)+f_l(v')-f_{l+1}(v')}`), and draws hidden given visible and visible given hidden
     at the new levels. At :math:`\beta=0` that draw is exact. This is the replica exchange of Hukushima and Nemoto
     (1996) that appendix G of DVAE++ uses for its likelihoods. Draws depend on the key, the ladder's index and the
-    replica alone; the key is not advanced.
+    replica alone; the key is not advanced. On the CPU Ctrl-C ends a long call after a whole batch of sweeps.
 
     Args:
         visible: ``[ladders, levels, n_visible]``, one row per replica, holding 0 and 1; changed in place.
@@ -63,8 +65,9 @@ def rbm_temper_(
 
     Raises:
         TypeError: an argument is no tensor of its dtype.
-        RuntimeError: shapes or devices that do not fit, more than 512 levels, and on the CPU also states other than 0
-            and 1, levels that are no permutation, and parameters that are not finite. On a GPU values are not
+        RuntimeError: shapes or devices that do not fit, more than 512 levels, an argument that is changed and shares
+            memory with another, and on the CPU also states other than 0 and 1, levels that are no permutation, and
+            parameters that are not finite. On a GPU values are not
             inspected, save that a ladder whose levels are no permutation stays as it is, its statistics becoming NaN.
 
     Example:
@@ -85,25 +88,26 @@ def rbm_temper_(
         True
     """
     for name, tensor in (("visible", visible), ("weight", weight)):
-        check_tensor(tensor, "rbm_temper_", name, _DTYPES)
-    _OP(
-        visible,
-        level,
-        travel,
-        statistics,
-        weight,
-        visible_bias,
-        hidden_bias,
-        reference_visible_bias,
-        reference_hidden_bias,
-        betas,
-        shifts,
-        key,
-        sweeps,
-        batch,
-        first_ladder,
-    )
-    mark_changed(visible, level, travel, statistics)
+        check_tensor(tensor, _NAME, name, _DTYPES)
+    state = {"visible": visible, "level": level, "travel": travel, "statistics": statistics}
+    model = {
+        "weight": weight,
+        "visible_bias": visible_bias,
+        "hidden_bias": hidden_bias,
+        "reference_visible_bias": reference_visible_bias,
+        "reference_hidden_bias": reference_hidden_bias,
+        "betas": betas,
+        "shifts": shifts,
+    }
+    refuse_shared_memory(_NAME, state, {**model, "key": key})
+
+    def run(key: Tensor, sweeps: int) -> None:
+        _OP(*state.values(), *model.values(), key, sweeps, batch, first_ladder)
+
+    def finish() -> None:
+        mark_changed(*state.values())
+
+    sweep_in_pieces(run, finish, key, sweeps, visible, weight, batch)
 
 
 @torch.library.register_fake("dvae_ext::rbm_temper_")

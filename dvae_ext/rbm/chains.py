@@ -74,6 +74,10 @@ class PersistentChains(nn.Module):
         The buffers themselves are returned, not copies: the next call changes them.
         """
         rbm = self._rbm[0]
-        self._gibbs(self.visible, self.hidden, rbm.weight, rbm.visible_bias, rbm.hidden_bias, self.key, sweeps)
+        try:
+            self._gibbs(self.visible, self.hidden, rbm.weight, rbm.visible_bias, rbm.hidden_bias, self.key, sweeps)
+        except KeyboardInterrupt:
+            rng.advance_(self.key, sweeps)  # some of the draws are made: the states that are left must not meet them
+            raise
         rng.advance_(self.key, sweeps)
         return self.visible, self.hidden

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dvae_ext.precision import without_autocast
+
 
 @torch.no_grad()
 def eager_gibbs_(
@@ -27,6 +29,7 @@ def eager_gibbs_(
         >>> visible.mean()
         tensor(1.)
     """
-    for _ in range(sweeps):
-        hidden.copy_(torch.rand_like(hidden) < torch.sigmoid(torch.addmm(hidden_bias, visible, weight)))
-        visible.copy_(torch.rand_like(visible) < torch.sigmoid(torch.addmm(visible_bias, hidden, weight.t())))
+    with without_autocast(weight):
+        for _ in range(sweeps):
+            hidden.copy_(torch.rand_like(hidden) < torch.sigmoid(torch.addmm(hidden_bias, visible, weight)))
+            visible.copy_(torch.rand_like(visible) < torch.sigmoid(torch.addmm(visible_bias, hidden, weight.t())))

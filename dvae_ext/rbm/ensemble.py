@@ -286,7 +286,8 @@ class Ensemble:
             self.run(sweeps)
             top = self.visible[self.level == len(self.betas) - 1]
             visible_sum += top.sum(0, dtype=torch.float64)
-            hidden_sum += torch.sigmoid(path.hidden_bias + top @ path.weight).sum(0, dtype=torch.float64)
+            field = path.hidden_bias + top @ path.weight
+            hidden_sum += torch.sigmoid(field).sum(0, dtype=torch.float64)
         self.world.sum(visible_sum), self.world.sum(hidden_sum)
         count = calls * self.ladders
         return (visible_sum + 1) / (count + 2), (hidden_sum + 1) / (count + 2)  # a mean of 0 or 1 has no logit

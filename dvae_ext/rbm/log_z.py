@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext import ops, rng
+from dvae_ext.precision import without_autocast
 from dvae_ext.rbm.ais import annealed_log_weights
 from dvae_ext.rbm.ensemble import Path, World
 from dvae_ext.rbm.ladder import MAX_LEVELS
@@ -180,7 +181,8 @@ def log_z(
         _at_least("num_betas", num_betas, 1)
         if seed is None:
             seed = int(rng.key()[0])
-        return _annealed(parameters, num_betas, chains, seed, started)
+        with without_autocast(parameters[0]):
+            return _annealed(parameters, num_betas, chains, seed, started)
 
     _at_least("ladders", ladders, MIN_LADDERS, ", which the jackknife needs")
     if sweeps is not None:
@@ -209,9 +211,9 @@ def log_z(
     if len(visible_bias) > len(hidden_bias):  # free energies of the smaller side average over more, and jumps reach far
         weight, visible_bias, hidden_bias = weight.T.contiguous(), hidden_bias, visible_bias
     try:
-        result = measure(
-            Path.uniform(weight, visible_bias, hidden_bias), ladders, levels, budget, seed, report, reference
-        )
+        with without_autocast(weight):
+            path = Path.uniform(weight, visible_bias, hidden_bias)
+            result = measure(path, ladders, levels, budget, seed, report, reference)
     except TimeoutError:
         raise TimeoutError(f"log_z: seconds is {seconds}, too few to adapt the ladder; allow more") from None
     estimate, ensemble = result.estimate, result.ensemble

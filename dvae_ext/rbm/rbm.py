@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dvae_ext.precision import wide, without_autocast
+
 
 class RBM(nn.Module):
     r"""p(v, h) = exp(−E(v, h)) / Z with E(v, h) = −aᵀv − bᵀh − vᵀWh over v, h in {0, 1} (DVAE++ section 5).
+
+    A bias of -∞ keeps its unit at 0, and states that have it there finite energies. Energies are computed in float32 or
+    wider, whatever the dtype of states and parameters and whatever autocast says.
 
     All parameters start at zero, the uniform distribution, where persistent chains started at random are exact samples.
 
@@ -57,14 +62,16 @@ class RBM(nn.Module):
         """E(v, h) of ``visible [..., n_visible]`` and ``hidden [..., n_hidden]``: the leading shape."""
         self._check("visible", visible, self.n_visible)
         self._check("hidden", hidden, self.n_hidden)
-        interaction = ((visible @ self.weight) * hidden).sum(-1)
-        return -(visible @ self.visible_bias) - hidden @ self.hidden_bias - interaction
+        with without_autocast(self.weight):
+            interaction = ((wide(visible) @ wide(self.weight)) * hidden).sum(-1)
+        return -bias_term(visible, self.visible_bias) - bias_term(hidden, self.hidden_bias) - interaction
 
     def free_energy(self, visible: Tensor) -> Tensor:
         """F(v) = −log Σ_h exp(−E(v, h)) of ``visible [..., n_visible]``: the leading shape."""
         self._check("visible", visible, self.n_visible)
-        fields = F.linear(visible, self.weight.t(), self.hidden_bias)
-        return -(visible @ self.visible_bias) - F.softplus(fields).sum(-1)
+        with without_autocast(self.weight):
+            fields = F.linear(wide(visible), wide(self.weight).t(), wide(self.hidden_bias))
+        return -bias_term(visible, self.visible_bias) - F.softplus(fields).sum(-1)
 
     def log_prob(self, visible: Tensor, hidden: Tensor, log_z: Tensor | float) -> Tensor:
         """log p(v, h) = −E(v, h) − ``log_z``: the leading shape of the states."""
@@ -82,13 +89,26 @@ class RBM(nn.Module):
 
     def inner_product(self, correlation: Tensor, visible_mean: Tensor, hidden_mean: Tensor) -> Tensor:
         """The mean of −E, a scalar, of states with these :func:`sufficient_statistics`."""
-        biases = self.visible_bias @ visible_mean + self.hidden_bias @ hidden_mean
-        return (self.weight * correlation).sum() + biases
+        biases = bias_term(visible_mean, self.visible_bias) + bias_term(hidden_mean, self.hidden_bias)
+        return (wide(self.weight) * wide(correlation)).sum() + biases
 
     @staticmethod
     def _check(name: str, states: Tensor, units: int) -> None:
         if states.dim() == 0 or states.shape[-1] != units:
             raise ValueError(f"{name}: expected shape [..., {units}], got {list(states.shape)}")
+
+
+def bias_term(states: Tensor, bias: Tensor) -> Tensor:
+    """Σ states · bias of ``states [..., n]`` and ``bias [n]``: the leading shape.
+
+    A state of 0 switches a bias of ±∞ off.
+
+    Example:
+        >>> bias_term(torch.tensor([[0.0, 1.0]]), torch.tensor([-torch.inf, 2.0]))
+        tensor([2.])
+    """
+    states, bias = wide(states), wide(bias)
+    return (states * torch.where((states == 0) & torch.isinf(bias), 0.0, bias)).sum(-1)
 
 
 def sufficient_statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,4 +121,6 @@ def sufficient_statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tens
         >>> correlation[0]
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
-    return visible.t() @ hidden / visible.shape[0], visible.mean(0), hidden.mean(0)
+    visible, hidden = wide(visible), wide(hidden)
+    with without_autocast(visible):
+        return visible.t() @ hidden / visible.shape[0], visible.mean(0), hidden.mean(0)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dvae_ext.precision import wide, without_autocast
 from dvae_ext.reference.philox import philox4x32, six_uniforms, split_key
+
+# Perturbed logits that differ at all differ by so much more that a lower temperature has the limit's samples.
+_LOWEST_TEMPERATURE = 1e-20
 
 
 def grid(num_points: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
@@ -18,7 +22,8 @@ def coarse_grain_logits(coefficients: Tensor, num_points: int) -> Tensor:
     """Σ_m c_m ζ_r^m: ``[..., num_points]`` from ``[..., order]``."""
     points = grid(num_points, coefficients.dtype, coefficients.device)
     powers = torch.stack([points**m for m in range(1, coefficients.shape[-1] + 1)])
-    return coefficients @ powers
+    with without_autocast(coefficients):
+        return coefficients @ powers
 
 
 def coarse_grain_noise(
@@ -39,6 +44,11 @@ def coarse_grain_sample(
 ) -> Tensor:
     """See :func:`dvae_ext.ops.coarse_grain_sample`: the same draws from the same key."""
     batch, dims, _ = coefficients.shape
+    dtype, coefficients = coefficients.dtype, wide(coefficients)
     noise = coarse_grain_noise(batch, dims, key, num_points, num_samples, coefficients.dtype)
-    weights = torch.softmax((coarse_grain_logits(coefficients, num_points) + noise) / temperature, dim=-1)
-    return weights @ grid(num_points, coefficients.dtype, coefficients.device)
+    perturbed = coarse_grain_logits(coefficients, num_points) + noise
+    # The largest becomes 0 before the division, which may overflow.
+    perturbed = perturbed - perturbed.detach().amax(-1, keepdim=True)
+    weights = torch.softmax(perturbed / max(temperature, _LOWEST_TEMPERATURE), dim=-1)
+    with without_autocast(weights):
+        return (weights @ grid(num_points, weights.dtype, weights.device)).to(dtype)

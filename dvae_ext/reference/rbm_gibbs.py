@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dvae_ext.precision import without_autocast
 from dvae_ext.reference.philox import philox4x32, split_key, uniform_open
 
 _VISIBLE_STREAM = 0x80000000
@@ -31,9 +32,11 @@ def rbm_gibbs_(
     """See :func:`dvae_ext.ops.rbm_gibbs_`."""
     chains, (n_visible, n_hidden) = visible.shape[0], weight.shape
     for sweep in range(sweeps):
-        logits = torch.addmm(hidden_bias, visible.to(weight.dtype), weight)
+        with without_autocast(weight):
+            logits = torch.addmm(hidden_bias, visible.to(weight.dtype), weight)
         uniform = _uniforms(key, sweep, 0, chains, n_hidden, weight.dtype)
         hidden.copy_(uniform * (1 + torch.exp(-logits)) < 1)
-        logits = torch.addmm(visible_bias, hidden.to(weight.dtype), weight.t())
+        with without_autocast(weight):
+            logits = torch.addmm(visible_bias, hidden.to(weight.dtype), weight.t())
         uniform = _uniforms(key, sweep, _VISIBLE_STREAM, chains, n_visible, weight.dtype)
         visible.copy_(uniform * (1 + torch.exp(-logits)) < 1)

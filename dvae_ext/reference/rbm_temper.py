@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dvae_ext.precision import without_autocast
+
 
 def _softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
@@ -23,7 +25,8 @@ def negative_free_energy(
 ) -> Tensor:
     """log of the unnormalised marginal probability of ``visible`` on the path at ``beta``, which broadcasts."""
     beta = beta[..., None]
-    field = (1 - beta) * reference_hidden_bias + beta * (visible @ weight + hidden_bias)
+    with without_autocast(weight):
+        field = (1 - beta) * reference_hidden_bias + beta * (visible @ weight + hidden_bias)
     bias = (1 - beta) * reference_visible_bias + beta * visible_bias
     return (visible * bias).sum(-1) + _softplus(field).sum(-1)
 
@@ -93,5 +96,6 @@ def rbm_temper_(
             statistics[:, 7] += batch_sum**2
             batch_sum.zero_()
         beta = betas[level].to(visible.dtype)[..., None]
-        hidden = bernoulli((1 - beta) * reference_hidden_bias + beta * (visible @ weight + hidden_bias))
-        visible.copy_(bernoulli((1 - beta) * reference_visible_bias + beta * (hidden @ weight.T + visible_bias)))
+        with without_autocast(weight):
+            hidden = bernoulli((1 - beta) * reference_hidden_bias + beta * (visible @ weight + hidden_bias))
+            visible.copy_(bernoulli((1 - beta) * reference_visible_bias + beta * (hidden @ weight.T + visible_bias)))

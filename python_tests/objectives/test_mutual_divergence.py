@@ -23,6 +23,14 @@ def test_weights_the_two_terms() -> None:
     assert mean.grad.abs().sum() > 0
 
 
+def test_a_smoothness_that_is_not_asked_for_may_be_infinite() -> None:
+    mean, logvar = torch.tensor([[0.0], [3.0]]), torch.tensor([[-80.0], [80.0]], requires_grad=True)
+    penalty, metrics = mutual_divergence_penalty(mean, logvar, eta=1.0, gamma=0.0)
+    assert metrics["mpd_std"] == torch.inf
+    assert penalty.isfinite()
+    assert torch.autograd.grad(penalty, logvar)[0].isfinite().all()
+
+
 def test_bad_weights() -> None:
     with pytest.raises(ValueError, match="gamma: expected a number ≥ 0, got -1"):
         mutual_divergence_penalty(torch.zeros(3, 2), torch.zeros(3, 2), 1.0, -1.0)

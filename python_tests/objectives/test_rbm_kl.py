@@ -150,3 +150,27 @@ def test_bad_groups() -> None:
         rbm_kl(rbm, [torch.zeros(1, 3)], [])
     with pytest.raises(ValueError, match="posterior_means: expected 1"):
         rbm_kl(rbm, [torch.zeros(1, 2), torch.zeros(1, 2)], [])
+
+
+def test_autocast_does_not_round_the_divergence() -> None:
+    rbm = random_rbm(30, 20).float()
+    logits = 5 * torch.randn(4, 50, generator=torch.Generator().manual_seed(5))
+    expected = rbm_kl(rbm, [logits[:, :15], logits[:, 15:]], [torch.sigmoid(logits[:, :15])])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = rbm_kl(rbm, [logits[:, :15], logits[:, 15:]], [torch.sigmoid(logits[:, :15])])
+    assert torch.equal(inside, expected)
+    half = logits.bfloat16()
+    assert torch.equal(rbm_kl(rbm, [half], []), rbm_kl(rbm, [half.float()], []))
+
+
+def test_certain_units_have_a_finite_divergence() -> None:
+    """log Z of a machine whose first unit is kept at 0, and whose second q knows: only the third is uncertain."""
+    rbm = RBM(2, 1)
+    with torch.no_grad():
+        rbm.visible_bias[0] = -math.inf
+        rbm.visible_bias[1] = 2.0
+    logits = torch.tensor([[-math.inf, math.inf, 0.0]], requires_grad=True)
+    divergence = rbm_kl(rbm, [logits], [])
+    assert divergence.item() == pytest.approx(-2 - math.log(2))
+    gradients = torch.autograd.grad(divergence.sum(), [logits, *rbm.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)

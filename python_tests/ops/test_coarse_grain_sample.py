@@ -118,6 +118,21 @@ def test_large_coefficients_stay_finite(device: torch.device) -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("function", [ops.coarse_grain_sample, reference.coarse_grain_sample], ids=["op", "reference"])
+@pytest.mark.parametrize(
+    ("dtype", "temperature"), [(torch.float32, 1e-40), (torch.float32, 1e-20), (torch.float64, 5e-324)]
+)
+def test_temperatures_below_all_differences(
+    function, dtype: torch.dtype, temperature: float, device: torch.device
+) -> None:
+    """z is the grid point of the largest perturbed logit, and moves with no coefficient."""
+    leaf = coefficients_of(2, 3, 3).to(device, dtype).requires_grad_()
+    z = function(leaf, rng.key(1, device), temperature)
+    limit = ops.coarse_grain_sample(leaf.detach(), rng.key(1, device), 1e-5)
+    torch.testing.assert_close(z.detach(), limit, rtol=0, atol=1e-6)
+    assert torch.autograd.grad(z.sum(), leaf)[0].abs().max() < 1e-9
+
+
 def test_nan_stays_in_its_density(device: torch.device) -> None:
     coefficients = coefficients_of(2, 3, 2).float().to(device)
     coefficients[1, 2, 0] = float("nan")

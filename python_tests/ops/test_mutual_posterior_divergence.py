@@ -74,6 +74,26 @@ def test_softplus_tails_are_exact(device: torch.device) -> None:
     torch.testing.assert_close(diverse.double(), expected, rtol=2e-6, atol=0)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [ops.mutual_posterior_divergence, reference.mutual_posterior_divergence],
+    ids=["op", "reference"],
+)
+def test_variances_beyond_the_range_of_float32(function, device: torch.device) -> None:
+    for logvar in ([89.0, 89.0, 89.5], [-100.0, -101.0, -100.5]):
+        inputs = [torch.zeros(3, 1, device=device), torch.tensor(logvar, device=device)[:, None]]
+        ours = values_and_gradients(function, inputs)
+        theirs = values_and_gradients(reference.mutual_posterior_divergence, [x.double() for x in inputs])
+        for mine, expected in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine.double(), expected, rtol=2e-5, atol=1e-7)
+    # One of the two divergences is infinite in float32: the diversity and its gradient are not.
+    inputs = [torch.tensor([[0.0], [3.0]], device=device), torch.tensor([[-80.0], [80.0]], device=device)]
+    diverse, smooth, mpd, *gradients = values_and_gradients(function, inputs, (1.0, 0.0, 0.0))
+    assert 0 <= diverse < 1e-34
+    assert smooth == mpd == torch.inf
+    assert all(gradient.abs().max() < 1e-30 for gradient in gradients)
+
+
 def test_definition_by_loops() -> None:
     """MAE eqs. 4-8 written out pair by pair."""
     mean, logvar = posteriors(4, 3)

@@ -218,3 +218,24 @@ def test_derivatives_at_infinite_logits_are_those_of_saturated_ones(device, case
 
     for certain, saturated in zip(derivatives(math.inf), derivatives(90.0), strict=True):
         torch.testing.assert_close(certain, saturated, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "function", [ops.overlap_exponential_icdf, reference.overlap_exponential_icdf], ids=["op", "reference"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("beta", [100.0, 200.0, 1000.0, 3000.0])
+def test_half_way_between_steep_components(function, dtype, beta, device):
+    """rho = 1 - q exactly: B vanishes beside T = exp(-beta/2), whose square underflows or which is 0 itself."""
+    arguments = [torch.tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (0.5, 0.0, beta)]
+    zeta = function(*arguments)
+    assert zeta.item() == pytest.approx(0.5, abs=1e-7)
+    by_rho, by_logits, by_beta = (g.item() for g in torch.autograd.grad(zeta, arguments))
+    assert by_beta == pytest.approx(0, abs=1e-9)
+    if beta == 100 or (dtype == torch.float64 and beta < 1400):
+        slope = math.exp(beta / 2) / beta
+        assert by_rho == pytest.approx(slope, rel=1e-5)
+        assert by_logits == pytest.approx(slope / 4, rel=1e-5)
+    else:  # larger than the dtype has
+        assert by_rho > 1e30
+        assert by_logits > 1e30

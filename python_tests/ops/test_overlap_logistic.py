@@ -149,3 +149,31 @@ def test_infinite_logits_have_the_derivatives_of_saturated_ones(device, case):
 
     for certain, saturated in zip(values(math.inf), values(90.0), strict=True):
         torch.testing.assert_close(certain, saturated)
+
+
+@pytest.mark.parametrize("function", [ops.overlap_logistic_icdf, reference.overlap_logistic_icdf], ids=["op", "ref"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-3, 6e-4, 1e-4])
+def test_half_way_between_narrow_components(function, dtype, scale, device):
+    """rho = 1 - q exactly: B vanishes beside T = exp(-h), whose square underflows or which is 0 itself."""
+    arguments = [torch.tensor(x, dtype=dtype, device=device, requires_grad=True) for x in (0.5, 0.0, 0.0, 1.0, scale)]
+    zeta = function(*arguments)
+    assert zeta.item() == 0.5
+    by_rho, by_logits, *by_parameters = (g.item() for g in torch.autograd.grad(zeta, arguments))
+    assert by_parameters == [0.5, 0.5, 0]
+    if dtype == torch.float64 and scale > 7e-4:
+        assert by_rho == pytest.approx(scale * math.exp(0.5 / scale), rel=1e-9)
+        assert by_logits == pytest.approx(scale * math.exp(0.5 / scale) / 4, rel=1e-9)
+    else:  # larger than the dtype has
+        assert by_rho > 1e30
+        assert by_logits > 1e30
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_reference_has_the_op_s_limits(dtype, device):
+    zeta = torch.tensor([-math.inf, 0.0, 0.5, 1.0, math.inf], dtype=dtype, device=device)
+    for scale in (1e-3, 0.1):
+        torch.testing.assert_close(
+            reference.overlap_logistic_log_prob(zeta, torch.zeros_like(zeta), 0.0, 1.0, scale),
+            ops.overlap_logistic_log_prob(zeta, torch.zeros_like(zeta), 0.0, 1.0, scale),
+        )

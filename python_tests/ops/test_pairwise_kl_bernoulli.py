@@ -144,6 +144,24 @@ def test_certain_variables(device: torch.device) -> None:
         assert gradient[0] == 0 == gradient[3]
 
 
+@pytest.mark.parametrize(
+    "function", [ops.pairwise_kl_bernoulli, reference.pairwise_kl_bernoulli], ids=["op", "reference"]
+)
+def test_logits_whose_difference_overflows(function, device: torch.device) -> None:
+    """KL(0 || b) = softplus(b): as large as the logit, and no larger."""
+    leaf = torch.tensor([[-3e38], [3e38]], device=device, requires_grad=True)
+    kl = function(leaf)
+    expected = torch.tensor([[0, 3e38], [3e38, 0]], device=device)
+    torch.testing.assert_close(kl.detach(), expected, rtol=1e-6, atol=0)
+    assert torch.autograd.grad(kl[0, 1] + kl[1, 0], leaf)[0].tolist() == [[-1], [1]]
+    beside = torch.tensor([[3e38], [-math.inf], [-1000.0]], device=device, requires_grad=True)
+    kl = function(beside)
+    assert kl[:, 0].tolist() == pytest.approx([0, 3e38, 3e38], rel=1e-6)
+    assert kl[:, 1].tolist() == [math.inf, 0, math.inf]
+    (gradient,) = torch.autograd.grad(kl[1, 0] + kl[2, 0], beside)
+    assert gradient.tolist() == [[2], [0], [0]]
+
+
 def test_a_certain_variable_beside_a_nan(device: torch.device) -> None:
     logits = torch.tensor([[math.nan], [math.inf], [1.0]], device=device)
     assert ops.pairwise_kl_bernoulli(logits).isnan().tolist() == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,6 +65,40 @@ def test_float32_keeps_its_relative_accuracy(spread: float, logvar_range: float,
             # The gradient sums terms of both signs: compared at the scale of the largest of a posterior.
             scale = expected.abs().amax(dim=0, keepdim=True)
             assert ((mine.double() - expected).abs() <= 1e-5 * scale).all()
+
+
+@pytest.mark.parametrize("function", [ops.pairwise_kl_normal, reference.pairwise_kl_normal], ids=["op", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_variances_beyond_the_range_of_float32(function, dtype: torch.dtype, device: torch.device) -> None:
+    def run(
+        mean: list[float], logvar: list[float], *entries: tuple[int, int]
+    ) -> tuple[Tensor, list[float], list[float]]:
+        leaves = [torch.tensor(x, dtype=dtype, device=device)[:, None].requires_grad_() for x in (mean, logvar)]
+        kl = function(*leaves)
+        sum(kl[entry] for entry in entries).backward()
+        return kl.detach().double().cpu(), *(leaf.grad.double().flatten().tolist() for leaf in leaves)
+
+    rel = 4e-3 if dtype == torch.bfloat16 else 1e-6
+    kl, by_mean, by_logvar = run([0.0], [89.0], (0, 0))
+    assert (kl.item(), by_mean, by_logvar) == (0, [0], [0])
+    kl, by_mean, by_logvar = run([0.0, 0.0], [-100.0, -101.0], (0, 1), (1, 0))
+    torch.testing.assert_close(
+        kl, torch.tensor([[0, math.e / 2 - 1], [0.5 / math.e, 0]], dtype=torch.float64), rtol=rel, atol=0
+    )
+    assert by_mean == [0, 0]
+    assert by_logvar == pytest.approx([math.sinh(1), -math.sinh(1)], rel=rel)
+    # The other divergence of this pair is infinite in float32; its gradient is not asked for.
+    kl, by_mean, by_logvar = run([0.0, 3.0], [-80.0, 80.0], (0, 1))
+    assert kl[0, 1].item() == pytest.approx(79.5, rel=rel)
+    assert kl[1, 0].item() > 3e38
+    assert by_mean == pytest.approx([-3 * math.exp(-80), 3 * math.exp(-80)], rel=rel)
+    assert by_logvar == [-0.5, 0.5]
+    # A precision beyond the range times a small distance, squared: exp(100) 1e-40 / 2.
+    kl, by_mean, by_logvar = run([0.0, 1e-20], [-100.0, -100.0], (0, 1))
+    distance = torch.tensor(1e-20, dtype=dtype).item()
+    assert kl[0, 1].item() == pytest.approx(math.exp(100) * distance**2 / 2, rel=rel)
+    assert by_mean == pytest.approx([-math.exp(100) * distance, math.exp(100) * distance], rel=rel)
+    assert by_logvar == pytest.approx([0, -math.exp(100) * distance**2 / 2], rel=rel)
 
 
 def test_diagonal_is_zero(device: torch.device) -> None:

@@ -308,14 +308,6 @@ def test_compiles_without_graph_breaks() -> None:
     assert compiled.key.tolist() == [10, 8]
 
 
-def test_states_that_share_their_memory_are_refused() -> None:
-    states = torch.zeros(3, 4)
-    with pytest.raises(
-        RuntimeError, match=r"^rbm_gibbs_: hidden has the memory of visible, expected a tensor of its own$"
-    ):
-        ops.rbm_gibbs_(states, states, torch.zeros(4, 4), torch.zeros(4), torch.zeros(4), rng.key(0), 1)
-
-
 BAD_INPUT = [
     ({"visible": [[0.0]]}, TypeError, "visible is list, expected a tensor"),
     (

@@ -56,6 +56,16 @@ def test_sweeps_can_be_split_and_seeds_matter() -> None:
     assert torch.equal(first.visible, PersistentChains(rbm, 50).visible)
 
 
+def test_ctrl_c_does_not_bring_the_same_draws_again() -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    chains = PersistentChains(RBM(5, 4), 10, seed=4, gibbs=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chains.sample(8)
+    assert chains.key.tolist() == [4, 8]
+
+
 def test_initial_states_are_fair_coins_and_independent_of_the_first_draws() -> None:
     chains = PersistentChains(RBM(20, 30), 1000, seed=9)
     before = chains.visible.clone()
@@ -121,3 +131,18 @@ def test_log_z_gradient_over_all_states_is_exact() -> None:
 def test_tracker_needs_a_known_start() -> None:
     with pytest.raises(ValueError, match="zero weights"):
         LogZTracker(random_rbm(2, 2), torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("gibbs", [rbm_gibbs_, eager_gibbs_])
+def test_autocast_does_not_change_draws(gibbs: Callable[..., object]) -> None:
+    """A field of 100.25 - 100.3 decides, which bfloat16 makes -0.5."""
+    rbm = RBM(2, 2)
+    with torch.no_grad():
+        rbm.weight.copy_(torch.tensor([[100.25, 0.3], [-100.3, -0.2]]))
+    drawn = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        chains = PersistentChains(rbm, 500, seed=4, gibbs=gibbs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            drawn.append(torch.cat([states.clone() for states in chains.sample(3)], 1))
+    assert torch.equal(*drawn)

@@ -322,3 +322,12 @@ def test_a_reference_that_misses_a_mode_is_not_trusted():
     chosen = log_z(one, sweeps=1024, seed=260)
     assert chosen.reference == "uniform"
     assert abs(chosen.value - exact) < 4 * chosen.std_error
+
+
+@pytest.mark.parametrize("method", ["exact", "ais", "tempering"])
+def test_autocast_changes_nothing(method: str) -> None:
+    machine = random_rbm(8, 6, 2.0, 0)
+    expected = log_z(machine, method, seed=1, sweeps=64 if method == "tempering" else None)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = log_z(machine, method, seed=1, sweeps=64 if method == "tempering" else None)
+    assert (inside.value, inside.std_error) == (expected.value, expected.std_error)

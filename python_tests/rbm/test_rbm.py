@@ -45,3 +45,55 @@ def test_starts_uniform_and_checks_shapes() -> None:
         rbm.energy(torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"hidden: expected shape \[..., 3\], got \[2, 4\]"):
         rbm.energy(torch.zeros(2, 4), torch.zeros(2, 4))
+
+
+def test_a_unit_that_is_kept_at_zero_has_a_finite_energy() -> None:
+    """0 · -inf is the limit 0, in values and in gradients; the same unit at 1 has an infinite energy."""
+    rbm = RBM(2, 1)
+    with torch.no_grad():
+        rbm.weight.fill_(0.5)
+        rbm.visible_bias.copy_(torch.tensor([-torch.inf, 2.0]))
+        rbm.hidden_bias.fill_(-torch.inf)
+    visible, hidden = torch.tensor([0.0, 1.0], requires_grad=True), torch.zeros(1, requires_grad=True)
+    for value in (
+        -rbm.energy(visible, hidden),
+        -rbm.free_energy(visible),
+        rbm.log_prob(visible, hidden, 0.0),
+        rbm.negative_energy_mean(visible[None], hidden[None]),
+    ):
+        assert value.item() == 2
+        gradients = torch.autograd.grad(value, [*rbm.parameters()])
+        assert [gradient.flatten().tolist() for gradient in gradients] == [[0, 0], [0, 1], [0]]
+    by_states = torch.autograd.grad(rbm.energy(visible, hidden), (visible, hidden))
+    assert all(gradient.isfinite().all() for gradient in by_states)
+    assert rbm.energy(torch.ones(2), torch.zeros(1)).item() == torch.inf
+
+
+def energies(rbm: RBM, visible: torch.Tensor, hidden: torch.Tensor) -> list[torch.Tensor]:
+    values = rbm.energy(visible, hidden), rbm.free_energy(visible), rbm.negative_energy_mean(visible, hidden)
+    return [*values, *sufficient_statistics(visible, hidden)]
+
+
+def test_autocast_does_not_round_energies() -> None:
+    rbm = RBM(2, 1)
+    with torch.no_grad():
+        rbm.weight.copy_(torch.tensor([[100.25], [0.3]]))
+    ones = torch.ones(1, 2), torch.ones(1, 1)
+    for rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            energy, free_energy, mean, *_ = energies(rbm, *ones)
+        assert [x.item() for x in (energy, free_energy, mean)] == pytest.approx([-100.55, -100.55, 100.55], rel=1e-7)
+    rbm, states = random_rbm(30, 20).float(), torch.randint(0, 2, (300, 50), generator=torch.Generator().manual_seed(1))
+    expected = energies(rbm, states[:, :30].float(), states[:, 30:].float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, energies(rbm, states[:, :30].float(), states[:, 30:].float()), expected))
+    # Chains in 16 bits hold the same states.
+    assert all(map(torch.equal, energies(rbm, states[:, :30].bfloat16(), states[:, 30:].bfloat16()), expected))
+
+
+def test_parameters_in_half_precision_have_float32_energies() -> None:
+    rbm = random_rbm(30, 20).bfloat16()
+    states = torch.randint(0, 2, (300, 50), generator=torch.Generator().manual_seed(1)).bfloat16()
+    found, expected = (energies(machine, states[:, :30], states[:, 30:]) for machine in (rbm, rbm.float()))
+    assert all(x.dtype == torch.float32 for x in found)
+    assert all(map(torch.equal, found, expected))

@@ -76,7 +76,7 @@ class Noise {
   Noise(const int64_t* key, int64_t, double temperature)
       : seed_(static_cast<uint64_t>(key[0])),
         step_(static_cast<uint64_t>(key[1])),
-        inverse_temperature_(static_cast<T>(1 / temperature)) {}
+        inverse_temperature_(static_cast<T>(math::inverse_temperature(temperature))) {}
 
   template <bool kDirect>
   void perturb_rows(uint32_t first_row, const std::vector<Row<T>>& prepared, Row<T>* out) const {
@@ -120,7 +120,8 @@ template <>
 class Noise<float> {
  public:
   Noise(const int64_t* key, int64_t num_points, double temperature)
-      : tables_(1 / temperature), keys_(static_cast<uint64_t>(key[0]), static_cast<uint64_t>(key[1])) {
+      : tables_(math::inverse_temperature(temperature)),
+        keys_(static_cast<uint64_t>(key[0]), static_cast<uint64_t>(key[1])) {
     for (int64_t r = 0; r < num_points; r += kWords) calls_.emplace_back(keys_, static_cast<uint32_t>(r / kWords));
   }
 
@@ -198,8 +199,8 @@ class Block {
       : noise_(noise),
         grid_(grid),
         direct_(p.temperature >= kDirectTemperature),
-        inverse_temperature_(static_cast<T>(1.0 / p.temperature)),
-        scale_(static_cast<T>(1 / (math::kLn2 * p.temperature))),
+        inverse_temperature_(static_cast<T>(math::inverse_temperature(p.temperature))),
+        scale_(static_cast<T>(math::inverse_temperature(p.temperature) / math::kLn2)),
         coefficients_(static_cast<size_t>(p.order)),
         prepared_((grid.size() + kWords - 1) / kWords * kWords),
         weights_(prepared_.size()) {}
@@ -308,16 +309,14 @@ void coarse_grain_sample_backward(const CoarseGrainSampleBackward& p, const Para
           scale.lane[lane] =
               static_cast<T>(math::load(grad_z[lane])) * block.inverse_temperature() / block.mass.lane[lane];
         }
-        Row<T> centre;
-        for (int64_t lane = 0; lane < kLanes; ++lane) centre.lane[lane] = scale.lane[lane] * block.z.lane[lane];
         for (size_t r = 0; r < grid.size(); ++r) {
           Row<T>& sum = grad_logits[r];
           const Row<T>& weights = block.weights(r);
           const T x = grid[r];
+          // The difference first: at a low temperature one point has all the weight, and has to cancel exactly.
 #pragma GCC ivdep
           for (int64_t lane = 0; lane < kLanes; ++lane) {
-            sum.lane[lane] =
-                math::fma(weights.lane[lane], math::fma(scale.lane[lane], x, -centre.lane[lane]), sum.lane[lane]);
+            sum.lane[lane] = math::fma(weights.lane[lane] * scale.lane[lane], x - block.z.lane[lane], sum.lane[lane]);
           }
         }
       }

@@ -68,7 +68,8 @@ void mutual_posterior_divergence(const MutualPosteriorDivergence& p, const Paral
       squares += p.row_statistics[3 * i + 2] + (rows - 1) * deviation * deviation;
     }
     p.statistics[kMpdDiverse] = softplus_sum / pairs;
-    p.statistics[kMpdSmooth] = std::sqrt(squares / (pairs - 1));
+    // Beside an infinite divergence the deviations are differences of infinities.
+    p.statistics[kMpdSmooth] = mean - mean == 0 ? std::sqrt(squares / (pairs - 1)) : mean;
     p.statistics[kMpdMean] = mean;
     *static_cast<S*>(p.diverse) = math::store<S>(static_cast<T>(p.statistics[kMpdDiverse]));
     *static_cast<S*>(p.smooth) = math::store<S>(static_cast<T>(p.statistics[kMpdSmooth]));
@@ -90,7 +91,9 @@ void mutual_posterior_divergence_backward(const MutualPosteriorDivergenceBackwar
     const double slope = smooth == 0 ? 0 : scalar(p.grad_smooth) / ((pairs - 1) * smooth);
     const double level = scalar(p.grad_mpd) / pairs;
     const T* kl = static_cast<const T*>(p.kl);
-    const auto weight = [=](T value) { return static_cast<T>(level + slope * (static_cast<double>(value) - mean)); };
+    const auto weight = [=](T value) {
+      return static_cast<T>(slope == 0 ? level : level + slope * (static_cast<double>(value) - mean));
+    };
     const T softplus_scale = static_cast<T>(scalar(p.grad_diverse) / pairs);
     pairwise::backward<math::NormalGradients<T>, true>(inputs, p.batch, p.dims, kl, weight, softplus_scale, grads,
                                                        parallel);

@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(kThreads)
   squares = block_sum(squares, scratch);
   if (threadIdx.x == 0) {
     statistics[kMpdDiverse] = softplus / pairs;
-    statistics[kMpdSmooth] = math::sqrt(squares / (pairs - 1));
+    // Beside an infinite divergence the deviations are differences of infinities.
+    statistics[kMpdSmooth] = mean - mean == 0 ? math::sqrt(squares / (pairs - 1)) : mean;
     statistics[kMpdMean] = mean;
     *diverse = math::store<S>(static_cast<T>(statistics[kMpdDiverse]));
     *smooth = math::store<S>(static_cast<T>(statistics[kMpdSmooth]));
@@ -79,7 +80,7 @@ struct DivergenceSource {
     double level, slope, mean;
     T softplus_scale;
     __device__ T operator()(int64_t i, int64_t j) const {
-      return static_cast<T>(level + slope * (static_cast<double>(kl[i * batch + j]) - mean));
+      return static_cast<T>(slope == 0 ? level : level + slope * (static_cast<double>(kl[i * batch + j]) - mean));
     }
   };
   __device__ Weight prepare() const {

@@ -196,10 +196,11 @@ TEST(stack_overflow) {
   EXPECT_FAULT_IN(deep_kernel, 1, 0, "stack is full", &out, 100000);
 }
 
+// Found by -fsanitize=integer-divide-by-zero: not every processor traps.
 __global__ void division_kernel(int* out, int zero) { *out = 7 / zero; }
 TEST(division_by_zero) {
   int out = 0;
-  EXPECT_FAULT_IN(division_kernel, 1, 0, "division by zero", &out, 0);
+  EXPECT_FAULT_IN(division_kernel, 1, 0, "division by zero or overflow in a division", &out, 0);
 }
 
 TEST(a_launch_after_a_fault_is_unharmed) {
