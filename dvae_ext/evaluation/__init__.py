@@ -8,7 +8,7 @@ from dvae_ext.evaluation.bound import (
     bound,
     features,
 )
-from dvae_ext.evaluation.likelihood import LikelihoodEstimate, log_likelihood
+from dvae_ext.evaluation.likelihood import LikelihoodEstimate, likelihood_warnings, log_likelihood, loose_share
 from dvae_ext.evaluation.probes import Score, probe
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "active_units",
     "bound",
     "features",
+    "likelihood_warnings",
     "log_likelihood",
+    "loose_share",
     "probe",
 ]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 # Latent samples decoded at once, over all examples of a batch: bounds the memory whatever the number of samples.
 ROWS_AT_ONCE = 8192
+# Effective samples of an example below which its bound is called loose. The expectation is below log p(x) by about half
+# the variance of the mean weight, 1 / (2 · effective samples): 0.05 nats at this number, and more the fewer there are.
+FEW_SAMPLES = 10
+# Share of loose examples that a likelihood may have without a warning.
+LOOSE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,26 +34,56 @@ class LikelihoodEstimate:
         std_error: standard error of ``value``: the spread over the examples and the error of log Z, in quadrature.
         per_example: the estimate of each example, float64 ``[N]``.
         num_samples: K.
-        effective_samples: mean over the examples of (Σ w)² / Σ w². Near 1 a single weight decides: a loose bound.
+        effective_samples: (Σ w)² / Σ w² of each example, float64 ``[N]``. Near 1 one weight decides: a loose bound.
         log_z: the partition function used; None for a normalised prior.
+        warnings: those of log Z and of :func:`likelihood_warnings`.
     """
 
     value: float
     std_error: float
     per_example: Tensor
     num_samples: int
-    effective_samples: float
+    effective_samples: Tensor
     log_z: LogZEstimate | None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = (
             f"log-likelihood {self.value:.3f} ± {self.std_error:.3f} nats ({len(self.per_example)} examples, "
-            f"{self.num_samples} importance samples, {self.effective_samples:.1f} effective)"
+            f"{self.num_samples} importance samples, {float(self.effective_samples.mean()):.1f} effective)"
         )
-        if self.log_z is None:
-            return text
-        text += f"; log Z {self.log_z.value:.3f} ± {self.log_z.std_error:.3f} ({self.log_z.method})"
-        return text + "".join(f"; warning: {warning}" for warning in self.log_z.warnings)
+        if self.log_z is not None:
+            text += f"; log Z {self.log_z.value:.3f} ± {self.log_z.std_error:.3f} ({self.log_z.method})"
+        return text + "".join(f"; warning: {warning}" for warning in self.warnings)
+
+
+def loose_share(effective_samples: Tensor) -> float:
+    """The share of examples with fewer than 10 effective samples, in [0, 1], of ``effective_samples [N]``."""
+    return float((effective_samples < FEW_SAMPLES).double().mean())
+
+
+def likelihood_warnings(per_example: Tensor, effective_samples: Tensor) -> tuple[str, ...]:
+    """What has to be said beside a likelihood: values that are not finite, and a share of more than 10 % of loose ones.
+
+    Args:
+        per_example: log-likelihoods ``[N]``.
+        effective_samples: effective samples ``[N]``. Their mean would hide the loose ones behind a few large values.
+
+    Example:
+        >>> likelihood_warnings(torch.zeros(4), torch.tensor([50.0, 50.0, 1.0, 50.0]))[0].partition(":")[0]
+        '25 % of the examples have fewer than 10 effective importance samples'
+    """
+    found = []
+    broken = int((~per_example.isfinite()).sum())
+    if broken:
+        found.append(f"{broken:,} of {len(per_example):,} examples have a log-likelihood that is not finite")
+    share = loose_share(effective_samples)
+    if share > LOOSE_SHARE:
+        found.append(
+            f"{100 * share:.0f} % of the examples have fewer than {FEW_SAMPLES} effective importance samples: the "
+            "likelihood is a lower bound, and more samples would raise it by more than its error bar says"
+        )
+    return tuple(found)
 
 
 def log_likelihood(
@@ -105,6 +140,7 @@ def log_likelihood(
     if not estimates:
         raise ValueError("batches: expected at least one, got none")
     per_example = torch.cat(estimates) - (0.0 if log_z is None else log_z.value)
+    effective_samples = torch.cat(effective)
     count = len(per_example)
     variance = float(per_example.var()) / count if count > 1 else math.nan
     if log_z is not None:
@@ -114,6 +150,7 @@ def log_likelihood(
         std_error=math.sqrt(variance),
         per_example=per_example,
         num_samples=num_samples,
-        effective_samples=float(torch.cat(effective).mean()),
+        effective_samples=effective_samples,
         log_z=log_z,
+        warnings=(() if log_z is None else log_z.warnings) + likelihood_warnings(per_example, effective_samples),
     )
