@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 
@@ -230,6 +231,7 @@ def test_a_likelihood_that_is_nan_is_told_in_words(uninterrupted, monkeypatch):
     assert f"| warning | {warning} |" in (uninterrupted.path / "report.md").read_text()
     content = json.loads((uninterrupted.path / "report.json").read_text(), parse_constant=pytest.fail)
     assert content["test"]["log_likelihood"] is None
+    assert re.search(r"20 for each image \(.* effective; \d+ % of the images have fewer than 10\)", report.text())
 
 
 def test_another_number_of_threads_is_told(uninterrupted, capsys):
