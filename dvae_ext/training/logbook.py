@@ -77,6 +77,8 @@ class Logbook:
 
     def __init__(self, folder: Path, step: int, steps: int, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.shown: dict[str, str] = {}
+        self.valid: dict[str, str] = {}
         if quiet:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -109,21 +111,20 @@ class Logbook:
         for name, value in values.items():
             self.board.add_scalar(f"{split}/{name}", value, step)
 
-    def progress(self, step: int, values: dict[str, float], valid: tuple[float, float] | None) -> None:
-        """Move the bar to ``step`` and show the metrics that belong in it.
-
-        Args:
-            step: Steps done.
-            values: Metrics of training.
-            valid: Likelihood and its standard error at the last validation; None before it.
-        """
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """Move the bar to ``step`` and show the metrics that belong in it."""
         if self.quiet:
             return
-        shown = {short: f"{values[name]:.2f}" for name, short in SHOWN.items() if name in values}
-        if valid is not None:
-            shown["valid"] = "{:.2f} ± {:.2f}".format(*valid)
-        self.bar.set_postfix(shown, refresh=False)
+        self.shown = {short: f"{values[name]:.2f}" for name, short in SHOWN.items() if name in values}
+        self.bar.set_postfix(self.shown | self.valid, refresh=False)
         self.bar.update(step - self.bar.n)
+
+    def validated(self, value: float, std_error: float) -> None:
+        """Show the likelihood of the last validation in the bar."""
+        if self.quiet:
+            return
+        self.valid = {"valid": f"{value:.2f} ± {std_error:.2f}"}
+        self.bar.set_postfix(self.shown | self.valid)
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""

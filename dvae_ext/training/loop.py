@@ -108,6 +108,8 @@ class Trainer:
             self.log.say(f"run folder: {self.run.path}")
             for note in (*self.dataset.notes, *self.problems):
                 self.log.say(f"note: {note}")
+            if self.valid is not None:
+                self.log.validated(*self.valid)
             self.mark = (time.perf_counter(), self.step)
             try:
                 while True:
@@ -172,7 +174,7 @@ class Trainer:
         values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
         self.mark = (now, self.step)
         self.log.write("train", self.step, values)
-        self.log.progress(self.step, values, self.valid)
+        self.log.progress(self.step, values)
 
     def validate(self) -> None:
         """Estimate the validation likelihood, draw a sheet, and keep the parameters if they are the best."""
@@ -191,6 +193,7 @@ class Trainer:
         self.validated = self.step
         self.saved = -1  # a checkpoint of this step, from before a stop, does not know the outcome
         self.valid = (result.log_likelihood, result.std_error)
+        self.log.validated(*self.valid)
         if not math.isfinite(result.log_likelihood):
             self.log.say(
                 f"warning: the likelihood of validation at step {self.step} is {result.log_likelihood}, which is never "

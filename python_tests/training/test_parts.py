@@ -82,9 +82,11 @@ def test_json_has_null_for_what_is_no_number():
 def test_the_bar_shows_what_is_known(tmp_path, capsys):
     values = {"reconstruction": -90.0, "kl_without_log_z": -110.125, "chain_free_energy": -130.0, "learning_rate": 1.0}
     with Logbook(tmp_path, step=0, steps=20) as log:
-        log.progress(10, values, None)
+        log.progress(10, values)
         before = log.bar.postfix
-        log.progress(20, values, (-92.5, 0.25))
+        log.validated(-92.5, 0.25)
+        assert log.bar.postfix == before + ", valid=-92.50 ± 0.25"
+        log.progress(20, values)
         assert log.bar.postfix == before + ", valid=-92.50 ± 0.25"
     assert before == "reconstruction=-90.00, KL - log Z=-110.12, F of chains=-130.00"
 
