@@ -34,10 +34,6 @@ def test_mnist(shared_data: Path) -> None:
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data set omniglot has no labels here"):
         load_labels("omniglot")
-    path = tmp_path / "train-labels-idx1-ubyte"
-    path.write_bytes(b"short")
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"short")
     with pytest.raises(DataError, match="is damaged or not the expected file"):
-        load_labels("mnist", tmp_path)
-    path.write_bytes(bytes.fromhex("00000801 0000ea60") + bytes(59_999) + b"\x0a")
-    with pytest.raises(DataError, match=r"train-labels.* is damaged .*: label 10, expected classes 0 to 9"):
         load_labels("mnist", tmp_path)
