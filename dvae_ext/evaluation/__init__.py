@@ -8,7 +8,13 @@ from dvae_ext.evaluation.bound import (
     bound,
     features,
 )
-from dvae_ext.evaluation.likelihood import LikelihoodEstimate, likelihood_warnings, log_likelihood, loose_share
+from dvae_ext.evaluation.likelihood import (
+    LikelihoodEstimate,
+    log_likelihood,
+    loose_share,
+    warnings_of_samples,
+    warnings_of_values,
+)
 from dvae_ext.evaluation.probes import Score, probe
 
 __all__ = [
@@ -20,8 +26,9 @@ __all__ = [
     "active_units",
     "bound",
     "features",
-    "likelihood_warnings",
     "log_likelihood",
     "loose_share",
     "probe",
+    "warnings_of_samples",
+    "warnings_of_values",
 ]

@@ -36,7 +36,7 @@ class LikelihoodEstimate:
         num_samples: K.
         effective_samples: (Σ w)² / Σ w² of each example, float64 ``[N]``. Near 1 one weight decides: a loose bound.
         log_z: the partition function used; None for a normalised prior.
-        warnings: those of log Z and of :func:`likelihood_warnings`.
+        warnings: those of log Z, values that are not finite, and a bound that is loose for more than 10 % of examples.
     """
 
     value: float
@@ -62,28 +62,33 @@ def loose_share(effective_samples: Tensor) -> float:
     return float((effective_samples < FEW_SAMPLES).double().mean())
 
 
-def likelihood_warnings(per_example: Tensor, effective_samples: Tensor) -> tuple[str, ...]:
-    """What has to be said beside a likelihood: values that are not finite, and a share of more than 10 % of loose ones.
-
-    Args:
-        per_example: log-likelihoods ``[N]``.
-        effective_samples: effective samples ``[N]``. Their mean would hide the loose ones behind a few large values.
+def warnings_of_values(per_example: Tensor) -> tuple[str, ...]:
+    """Says how many of the log-likelihoods ``[N]`` are not finite, if any.
 
     Example:
-        >>> likelihood_warnings(torch.zeros(4), torch.tensor([50.0, 50.0, 1.0, 50.0]))[0].partition(":")[0]
+        >>> warnings_of_values(torch.tensor([-90.0, torch.nan]))
+        ('1 of 2 examples have a log-likelihood that is not finite',)
+    """
+    broken = int((~per_example.isfinite()).sum())
+    found = f"{broken:,} of {len(per_example):,} examples have a log-likelihood that is not finite"
+    return (found,) if broken else ()
+
+
+def warnings_of_samples(effective_samples: Tensor) -> tuple[str, ...]:
+    """Says which share of examples has fewer than 10 of the effective samples ``[N]``, if it is above 10 %.
+
+    The mean would hide them behind a few large values.
+
+    Example:
+        >>> warnings_of_samples(torch.tensor([50.0, 50.0, 1.0, 50.0]))[0].partition(":")[0]
         '25 % of the examples have fewer than 10 effective importance samples'
     """
-    found = []
-    broken = int((~per_example.isfinite()).sum())
-    if broken:
-        found.append(f"{broken:,} of {len(per_example):,} examples have a log-likelihood that is not finite")
     share = loose_share(effective_samples)
-    if share > LOOSE_SHARE:
-        found.append(
-            f"{100 * share:.0f} % of the examples have fewer than {FEW_SAMPLES} effective importance samples: the "
-            "likelihood is a lower bound, and more samples would raise it by more than its error bar says"
-        )
-    return tuple(found)
+    found = (
+        f"{100 * share:.0f} % of the examples have fewer than {FEW_SAMPLES} effective importance samples: the "
+        "likelihood is a lower bound, and more samples would raise it by more than its error bar says"
+    )
+    return (found,) if share > LOOSE_SHARE else ()
 
 
 def log_likelihood(
@@ -142,6 +147,7 @@ def log_likelihood(
     per_example = torch.cat(estimates) - (0.0 if log_z is None else log_z.value)
     effective_samples = torch.cat(effective)
     count = len(per_example)
+    warnings = warnings_of_values(per_example) + warnings_of_samples(effective_samples)
     variance = float(per_example.var()) / count if count > 1 else math.nan
     if log_z is not None:
         variance += log_z.std_error**2
@@ -152,5 +158,5 @@ def log_likelihood(
         num_samples=num_samples,
         effective_samples=effective_samples,
         log_z=log_z,
-        warnings=(() if log_z is None else log_z.warnings) + likelihood_warnings(per_example, effective_samples),
+        warnings=warnings if log_z is None else log_z.warnings + warnings,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dvae_ext.data import derive_seed, evaluation_batches
-from dvae_ext.evaluation import likelihood_warnings, log_likelihood, loose_share
+from dvae_ext.evaluation import log_likelihood, loose_share, warnings_of_samples, warnings_of_values
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
@@ -75,7 +75,8 @@ def estimate_likelihood(
         seed: Seed of the samples.
         device: Where the model is.
         ranks: The processes that call this together.
-        quick: Estimate log Z at a small part of the cost, for decisions during training.
+        quick: Estimate log Z at a small part of the cost, for decisions during training, and do not warn of a loose
+            bound.
 
     Raises:
         RunError: for an RBM whose parameters are not finite.
@@ -95,6 +96,9 @@ def estimate_likelihood(
     values, effective = map(torch.cat, zip(*ranks.gather((result.per_example, result.effective_samples)), strict=True))
     data_std_error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     log_z_std_error = 0.0 if log_z is None else float(log_z.std_error)
+    warnings = (() if log_z is None else tuple(log_z.warnings)) + warnings_of_values(values)
+    if not quick:  # for decisions few samples do
+        warnings += warnings_of_samples(effective)
     return Likelihood(
         log_likelihood=values.mean().item(),
         std_error=math.hypot(data_std_error, log_z_std_error),
@@ -106,5 +110,5 @@ def estimate_likelihood(
         num_samples=num_samples,
         effective_samples=effective.mean().item(),
         loose_share=loose_share(effective),
-        warnings=(() if log_z is None else tuple(log_z.warnings)) + likelihood_warnings(values, effective),
+        warnings=warnings,
     )

@@ -192,15 +192,13 @@ class Trainer:
             write_grid(self.run.path / "samples" / f"{name}-{self.step:08d}.png", grid)
         self.validated = self.step
         self.saved = -1  # a checkpoint of this step, from before a stop, does not know the outcome
-        self.valid = (result.log_likelihood, result.std_error)
+        value = result.log_likelihood
+        self.valid = (value, result.std_error)
         self.log.validated(*self.valid)
-        if not math.isfinite(result.log_likelihood):
-            self.log.say(
-                f"warning: the likelihood of validation at step {self.step} is {result.log_likelihood}, which is never "
-                f"the best: {'; '.join(result.warnings)}"
-            )
-        elif self.best is None or result.log_likelihood > self.best[1]:
-            self.best = (self.step, result.log_likelihood)
+        for warning in result.warnings:
+            self.log.say(f"warning: validation at step {self.step}: {warning}")
+        if math.isfinite(value) and (self.best is None or value > self.best[1]):  # NaN is never the best
+            self.best = (self.step, value)
             state = self.state()
             if self.ranks.first:
                 self.run.checkpoints.save_best(state)
