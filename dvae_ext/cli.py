@@ -161,6 +161,8 @@ class ProbeOptions:
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
+    neighbours: int = 10
+    """Nearest neighbours that vote, weighted by the inverse of their distance."""
     data_dir: Path | None = None
     """Folder of the data files, if they have moved."""
     device: str | None = None
@@ -330,7 +332,8 @@ def probe_command(args: list[str]) -> None:
     options = tyro.cli(ProbeOptions, prog=f"{PROGRAM} probe", args=args)
     run = RunFolder(options.run)
     config = with_device(run.config(options.data_dir), options.device)
-    scores = probe_run(run, config, run.load_dataset(config), resolve_device(config.training.device))
+    dataset, device = run.load_dataset(config), resolve_device(config.training.device)
+    scores = probe_run(run, config, dataset, device, options.neighbours)
     print("\n".join(f"{name:<12} {score}" for name, score in scores.items()))
     print(f"\naccuracy in percent ± standard deviation over seeds, written to {run.path / 'probes.json'}")
 

@@ -7,8 +7,12 @@ a pure function. An op that has consumed n steps of a key is followed by ``advan
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def key(seed: int | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -56,3 +60,47 @@ def advance_(key: Tensor, steps: int | Tensor) -> Tensor:
     """
     key[1:].add_(steps)
     return key
+
+
+class Sampler(nn.Module):
+    """A module with tensors that are the state of its draws: saved and moved as buffers are, yet no buffers.
+
+    A mean of two keys or of two chains is neither: ``torch.optim.swa_utils.AveragedModel(use_buffers=True)`` would make
+    fractions of states in {0, 1}, and ``DistributedDataParallel`` would give the chains of one process to all. An
+    averaged model keeps the states that it was made with.
+
+    A subclass names the attributes in ``states`` and assigns them. They are part of ``state_dict`` under these names,
+    ``load_state_dict`` checks and copies them, and ``to`` and its siblings move them.
+
+    Example:
+        >>> class Dice(Sampler):
+        ...     states = ("key",)
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.key = key(7)
+        >>> dict(Dice().state_dict()), list(Dice().buffers())
+        ({'key': tensor([7, 0])}, [])
+    """
+
+    states: ClassVar[tuple[str, ...]]
+
+    @contextmanager
+    def _as_buffers(self) -> Iterator[None]:
+        self._buffers.update((name, getattr(self, name)) for name in self.states)
+        try:
+            yield
+        finally:
+            for name in self.states:
+                object.__setattr__(self, name, self._buffers.pop(name))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        with self._as_buffers():
+            return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        with self._as_buffers():
+            super()._save_to_state_dict(*arguments)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        with self._as_buffers():
+            super()._load_from_state_dict(*arguments)

@@ -62,10 +62,11 @@ def step(device: torch.device, batch: int, chains: int, sweeps: int, which: str,
 
 def build(device: torch.device, batch: int, chains: int, sweeps: int) -> Case:
     def check(result: Any) -> None:
-        # At the start log p(x) is about that of independent pixels at their mean, 784 · H(0.2) = 392 nats.
-        entropy = -784 * (0.2 * math.log(0.2) + 0.8 * math.log(0.8))
-        if not 0.8 * entropy < result.item() < 1.5 * entropy:
-            raise WrongResult(f"training_step: the first loss is {result.item():.1f}, expected about {entropy:.0f}")
+        # At the start −log p(x) is about that of independent pixels at their mean, 784 · H(0.2) = 392 nats. Without
+        # log Z the KL term is minus the entropy of 200 bits, nearly fair, with a weight of 5/6.
+        expected = -784 * (0.2 * math.log(0.2) + 0.8 * math.log(0.8)) - 5 / 6 * 200 * math.log(2)
+        if not 0.8 * expected < result.item() < 1.5 * expected:
+            raise WrongResult(f"training_step: the first loss is {result.item():.1f}, expected about {expected:.0f}")
 
     size = (device, batch, chains, sweeps)
     implementations: dict[str, Callable[[], Run]] = {

@@ -8,7 +8,13 @@ from dvae_ext.evaluation.bound import (
     bound,
     features,
 )
-from dvae_ext.evaluation.likelihood import LikelihoodEstimate, log_likelihood
+from dvae_ext.evaluation.likelihood import (
+    LikelihoodEstimate,
+    log_likelihood,
+    loose_share,
+    warnings_of_samples,
+    warnings_of_values,
+)
 from dvae_ext.evaluation.probes import Score, probe
 
 __all__ = [
@@ -21,5 +27,8 @@ __all__ = [
     "bound",
     "features",
     "log_likelihood",
+    "loose_share",
     "probe",
+    "warnings_of_samples",
+    "warnings_of_values",
 ]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 # Latent samples decoded at once, over all examples of a batch: bounds the memory whatever the number of samples.
 ROWS_AT_ONCE = 8192
+# Effective samples of an example below which its bound is called loose. The expectation is below log p(x) by about half
+# the variance of the mean weight, 1 / (2 · effective samples): 0.05 nats at this number, and more the fewer there are.
+FEW_SAMPLES = 10
+# Share of loose examples that a likelihood may have without a warning.
+LOOSE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,26 +34,61 @@ class LikelihoodEstimate:
         std_error: standard error of ``value``: the spread over the examples and the error of log Z, in quadrature.
         per_example: the estimate of each example, float64 ``[N]``.
         num_samples: K.
-        effective_samples: mean over the examples of (Σ w)² / Σ w². Near 1 a single weight decides: a loose bound.
+        effective_samples: (Σ w)² / Σ w² of each example, float64 ``[N]``. Near 1 one weight decides: a loose bound.
         log_z: the partition function used; None for a normalised prior.
+        warnings: those of log Z, values that are not finite, and a bound that is loose for more than 10 % of examples.
     """
 
     value: float
     std_error: float
     per_example: Tensor
     num_samples: int
-    effective_samples: float
+    effective_samples: Tensor
     log_z: LogZEstimate | None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = (
             f"log-likelihood {self.value:.3f} ± {self.std_error:.3f} nats ({len(self.per_example)} examples, "
-            f"{self.num_samples} importance samples, {self.effective_samples:.1f} effective)"
+            f"{self.num_samples} importance samples, {float(self.effective_samples.mean()):.1f} effective)"
         )
-        if self.log_z is None:
-            return text
-        text += f"; log Z {self.log_z.value:.3f} ± {self.log_z.std_error:.3f} ({self.log_z.method})"
-        return text + "".join(f"; warning: {warning}" for warning in self.log_z.warnings)
+        if self.log_z is not None:
+            text += f"; log Z {self.log_z.value:.3f} ± {self.log_z.std_error:.3f} ({self.log_z.method})"
+        return text + "".join(f"; warning: {warning}" for warning in self.warnings)
+
+
+def loose_share(effective_samples: Tensor) -> float:
+    """The share of examples with fewer than 10 effective samples, in [0, 1], of ``effective_samples [N]``."""
+    return float((effective_samples < FEW_SAMPLES).double().mean())
+
+
+def warnings_of_values(per_example: Tensor) -> tuple[str, ...]:
+    """Says how many of the log-likelihoods ``[N]`` are not finite, if any.
+
+    Example:
+        >>> warnings_of_values(torch.tensor([-90.0, torch.nan]))
+        ('1 of 2 examples have a log-likelihood that is not finite',)
+    """
+    broken = int((~per_example.isfinite()).sum())
+    found = f"{broken:,} of {len(per_example):,} examples have a log-likelihood that is not finite"
+    return (found,) if broken else ()
+
+
+def warnings_of_samples(effective_samples: Tensor) -> tuple[str, ...]:
+    """Says which share of examples has fewer than 10 of the effective samples ``[N]``, if it is above 10 %.
+
+    The mean would hide them behind a few large values.
+
+    Example:
+        >>> warnings_of_samples(torch.tensor([50.0, 50.0, 1.0, 50.0]))[0].partition(":")[0]
+        '25 % of the examples have fewer than 10 effective importance samples'
+    """
+    share = loose_share(effective_samples)
+    found = (
+        f"{100 * share:.0f} % of the examples have fewer than {FEW_SAMPLES} effective importance samples: the "
+        "likelihood is a lower bound, and more samples would raise it by more than its error bar says"
+    )
+    return (found,) if share > LOOSE_SHARE else ()
 
 
 def log_likelihood(
@@ -105,7 +145,9 @@ def log_likelihood(
     if not estimates:
         raise ValueError("batches: expected at least one, got none")
     per_example = torch.cat(estimates) - (0.0 if log_z is None else log_z.value)
+    effective_samples = torch.cat(effective)
     count = len(per_example)
+    warnings = warnings_of_values(per_example) + warnings_of_samples(effective_samples)
     variance = float(per_example.var()) / count if count > 1 else math.nan
     if log_z is not None:
         variance += log_z.std_error**2
@@ -114,6 +156,7 @@ def log_likelihood(
         std_error=math.sqrt(variance),
         per_example=per_example,
         num_samples=num_samples,
-        effective_samples=float(torch.cat(effective).mean()),
+        effective_samples=effective_samples,
         log_z=log_z,
+        warnings=warnings if log_z is None else log_z.warnings + warnings,
     )

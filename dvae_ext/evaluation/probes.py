@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -30,14 +31,14 @@ def probe(
     clusters: Sequence[int] = (10, 20, 30),
     label_counts: Sequence[int | None] = (100, 1000, None),
     seeds: int = 5,
-    neighbours: int = 5,
+    neighbours: int = 10,
 ) -> dict[str, Score]:
     """Accuracy of simple classifiers on features, as in MAE Table 2.
 
     "k-means K": K clusters of the training features; a cluster has the label of the training example nearest its
-    centre. "knn N" and "linear N": nearest neighbours and a linear classifier on standardised features, from N labelled
-    examples, drawn anew for every seed with the same number of each class. A setting without randomness, all labels,
-    runs once.
+    centre. "knn N" and "linear N": nearest neighbours, weighted by the inverse of their distance, and a linear
+    classifier on standardised features, from N labelled examples, drawn anew for every seed with the same number of
+    each class. A setting without randomness, all labels, runs once.
 
     Args:
         train: features ``[N, d]``.
@@ -47,13 +48,14 @@ def probe(
         clusters: values of K.
         label_counts: labelled examples; None for all.
         seeds: repetitions.
-        neighbours: of the nearest-neighbour classifier; at most as many as there are labels of a class.
+        neighbours: of the nearest-neighbour classifier, at least 1; all labelled examples where they are fewer.
 
     Returns:
         Scores under the names above, for example "knn 100" and "linear all".
 
     Raises:
-        ValueError: features and labels that do not match, more clusters or labels than examples.
+        ValueError: features that are not finite or do not match their labels, labels that are no integers of at least
+            0, test labels that no training example has, more clusters or labels than examples, no neighbour.
 
     Example:
         >>> import torch
@@ -73,6 +75,18 @@ def probe(
             raise ValueError(
                 f"{name}_labels: expected one for each row of {name} {list(features.shape)}, got {list(labels.shape)}"
             )
+        broken = int((~features.isfinite()).any(1).sum())
+        if broken:
+            raise ValueError(f"{name}: expected finite features, got {broken:,} of {len(features):,} rows that are not")
+        if labels.is_floating_point() or labels.is_complex() or bool((labels < 0).any()):
+            raise ValueError(
+                f"{name}_labels: expected integer classes of at least 0, got {labels.dtype}, {_few(labels)}"
+            )
+    foreign = test_labels[~torch.isin(test_labels, train_labels)]
+    if len(foreign):
+        raise ValueError(f"test_labels: expected classes of train_labels, {_few(train_labels)}, got {_few(foreign)}")
+    if neighbours < 1:
+        raise ValueError(f"neighbours: expected at least 1, got {neighbours}")
     for name, counts in (("clusters", clusters), ("label_counts", [count or 0 for count in label_counts])):
         if max(counts, default=0) > len(train):
             raise ValueError(f"{name}: expected at most the {len(train)} training examples, got {max(counts)}")
@@ -84,7 +98,7 @@ def probe(
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
     classifiers: dict[str, Callable[[np.ndarray], Any]] = {
-        "knn": lambda labels: KNeighborsClassifier(min(neighbours, int(np.bincount(labels).max()))),
+        "knn": lambda labels: KNeighborsClassifier(min(neighbours, len(labels)), weights="distance"),
         "linear": lambda labels: LogisticRegression(max_iter=200),
     }
     for name, make in classifiers.items():
@@ -96,6 +110,12 @@ def probe(
                 accuracies.append(100 * float((classifier.predict(x_test) == y_test).mean()))
             scores[f"{name} {count or 'all'}"] = _score(accuracies)
     return scores
+
+
+def _few(labels: Tensor) -> str:
+    """The different values, the middle ones left out where they are many."""
+    values = [str(value) for value in labels.unique().tolist()]
+    return ", ".join(values if len(values) <= 10 else [*values[:5], "…", values[-1]])
 
 
 def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -31,7 +31,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def training_loss(self, x: Tensor, step: int, total_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, a mean over the batch, and detached scalar metrics for display."""
+        """The loss to minimise, a mean over the batch, and detached scalar metrics for display.
+
+        "loss" is among the metrics where its value says something; "bound" and "kl" where they are what the names say.
+        """
 
     def after_step(self, step: int) -> None:
         """What follows an update of the parameters, such as moving the chains."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from dvae_ext.models.variational import RelaxedConfig, VariationalAutoencoder
+from dvae_ext.models.variational import RelaxedConfig, VariationalAutoencoder, draw_categories
 
 if TYPE_CHECKING:
     from dvae_ext.data import DataInfo
@@ -81,11 +81,10 @@ class CatVAE(VariationalAutoencoder):
 
     def sample_exact(self, parameters: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         log_q = self._log_probs(parameters)
-        index = torch.multinomial(log_q.exp().flatten(0, 1), num_samples, replacement=True, generator=generator)
-        index = index.unflatten(0, log_q.shape[:2]).movedim(-1, 0)
+        index, unknown = draw_categories(log_q, num_samples, generator)
         chosen = log_q.expand(num_samples, *log_q.shape).gather(-1, index[..., None])[..., 0]
-        one_hot = F.one_hot(index, self.config.categories).to(log_q.dtype).flatten(-2)
-        return one_hot, -(chosen + math.log(self.config.categories)).sum(-1)
+        one_hot = F.one_hot(index, self.config.categories).to(log_q.dtype).masked_fill_(unknown[..., None], math.nan)
+        return one_hot.flatten(-2), -(chosen + math.log(self.config.categories)).sum(-1)
 
     def sample_prior(self, num_samples: int, generator: Generator | None) -> Tensor:
         weight = next(self.decoder.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from dvae_ext import ops, rng
 from dvae_ext.distributions import CoarseGrained
-from dvae_ext.models.variational import RelaxedConfig, VariationalAutoencoder
+from dvae_ext.models.variational import RelaxedConfig, VariationalAutoencoder, draw_categories
 
 if TYPE_CHECKING:
     from dvae_ext.data import DataInfo
@@ -42,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class CGBPEFVAE(VariationalAutoencoder):
+class CGBPEFVAE(rng.Sampler, VariationalAutoencoder):
     """Posterior and prior exp(Σ_m c_m z^m) on [-1, 1], the prior's coefficients learned (CG-BPEF-VAE section 3.3).
 
     Training draws z by coarse graining at a temperature and uses the KL of the categorical limit (eq. 4): the bound it
@@ -58,16 +59,17 @@ class CGBPEFVAE(VariationalAutoencoder):
         >>> model = CGBPEFVAE(config, DataInfo("example", (2, 2), torch.full((4,), 0.5)))
         >>> loss, metrics = model.training_loss(torch.ones(3, 4), step=0, total_steps=100)
         >>> sorted(metrics)
-        ['bound', 'kl', 'reconstruction']
+        ['bound', 'kl', 'loss', 'reconstruction']
     """
 
+    states = ("key",)
     config: CGBPEFVAEConfig
     key: Tensor
 
     def __init__(self, config: CGBPEFVAEConfig, data: DataInfo) -> None:
         super().__init__(config, data, config.latents * config.order, config.latents)
         self.prior_coefficients = nn.Parameter(torch.zeros(config.latents, config.order))
-        self.register_buffer("key", rng.key())
+        self.key = rng.key()
 
     def temperature_at(self, step: int, total_steps: int) -> float:
         return self.config.temperature_at(step, total_steps)
@@ -107,12 +109,11 @@ class CGBPEFVAE(VariationalAutoencoder):
     def sample_exact(self, parameters: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
         posterior = self.posterior(parameters)
         log_q, log_p = posterior.logits, self.prior().logits
-        index = torch.multinomial(log_q.exp().flatten(0, 1), num_samples, replacement=True, generator=generator)
-        index = index.unflatten(0, log_q.shape[:2]).movedim(-1, 0)
+        index, unknown = draw_categories(log_q, num_samples, generator)
         ratio = (log_p - log_q).expand(num_samples, *log_q.shape).gather(-1, index[..., None])[..., 0]
-        return posterior.grid[index], ratio.sum(-1)
+        return posterior.grid[index].masked_fill_(unknown, math.nan), ratio.sum(-1)
 
     def sample_prior(self, num_samples: int, generator: Generator | None) -> Tensor:
         prior = self.prior()
-        index = torch.multinomial(prior.probs, num_samples, replacement=True, generator=generator)
-        return prior.grid[index].T
+        index, unknown = draw_categories(prior.logits[None], num_samples, generator)
+        return prior.grid[index[:, 0]].masked_fill_(unknown[:, 0], math.nan)

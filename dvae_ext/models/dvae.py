@@ -23,7 +23,7 @@ from dvae_ext.objectives import (
     piecewise_constant,
     rbm_kl,
 )
-from dvae_ext.rbm import RBM, LogZEstimate, LogZTracker, PersistentChains, log_z
+from dvae_ext.rbm import RBM, LogZEstimate, PersistentChains, log_z
 from dvae_ext.rbm.eager import eager_gibbs_
 from dvae_ext.rbm.log_z import DEFAULT_SWEEPS, MAX_EXACT_UNITS
 
@@ -156,7 +156,7 @@ class DVAE(Model):
         >>> model = DVAE(config, DataInfo("example", (4, 4), torch.full((16,), 0.5)))
         >>> loss, metrics = model.training_loss(torch.ones(5, 16), step=0, total_steps=100)
         >>> loss.shape, sorted(metrics)
-        (torch.Size([]), ['bound', 'chain_log_likelihood', 'kl', 'log_z', 'reconstruction'])
+        (torch.Size([]), ['chain_free_energy', 'kl_without_log_z', 'reconstruction'])
     """
 
     config: DVAEConfig
@@ -179,7 +179,6 @@ class DVAE(Model):
         self.rbm = RBM(num_latents // 2, num_latents - num_latents // 2)
         self._gibbs = functions.rbm_gibbs_ if config.ops == "native" else eager_gibbs_
         self.chains = PersistentChains(self.rbm, config.num_chains, gibbs=self._gibbs)
-        self.tracker = LogZTracker(self.rbm, self.chains.visible, self.chains.hidden)
         self.register_buffer("input_mean", torch.empty(self.num_pixels))
         self.initialise(data.train_mean)
 
@@ -220,10 +219,12 @@ class DVAE(Model):
         return optimizer, LambdaLR(optimizer, factor)
 
     def training_loss(self, x: Tensor, step: int, total_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """−(log p(x|ζ) − w KL), averaged over the batch, with w the KL weight of ``step``.
+        """w (KL − log Z + E_chains[−E]) − log p(x|ζ), averaged over the batch, with w the KL weight of ``step``.
 
-        The KL term holds the running value of log Z (:class:`dvae_ext.rbm.LogZTracker`) with the gradient of the
-        persistent chains, so "bound", "kl", "log_z" and "chain_log_likelihood" are running estimates, for display.
+        The mean of −E over the persistent chains has the gradient of log Z and another value (DVAE++ appendix E): the
+        loss is for its gradient. log Z changes with every update and is known after :meth:`log_partition` alone, so the
+        metrics are what does not depend on it: "reconstruction", "kl_without_log_z" and "chain_free_energy", the mean
+        of F over the chains' visible states.
 
         Args:
             x: images ``[B, D]`` in [0, 1], B at least 1 (2 with batch normalisation).
@@ -242,23 +243,20 @@ class DVAE(Model):
             zetas.append(self.smoothing.sample(logits[-1]))
         means = [self.smoothing.posterior_mean(g, zeta) for g, zeta in zip(logits[:-1], zetas[:-1], strict=True)]
         reconstruction = bernoulli_log_likelihood(x, self._decode(zetas)).mean()
-        running = self.tracker.log_z(self.rbm)
-        kl = rbm_kl(self.rbm, logits, means).mean() + running
-        loss = linear_warmup(step, total_steps, self.config.kl_warmup) * kl - reconstruction
+        kl_without_log_z = rbm_kl(self.rbm, logits, means).mean()
+        kl_for_gradient = kl_without_log_z + self.rbm.negative_energy_mean(self.chains.visible, self.chains.hidden)
+        loss = linear_warmup(step, total_steps, self.config.kl_warmup) * kl_for_gradient - reconstruction
         with torch.no_grad():
             metrics = {
-                "bound": reconstruction - kl,
-                "kl": kl.detach(),
                 "reconstruction": reconstruction.detach(),
-                "log_z": running.detach(),
-                "chain_log_likelihood": self.tracker.negative_energy_mean(self.rbm) - running,
+                "kl_without_log_z": kl_without_log_z.detach(),
+                "chain_free_energy": self.rbm.free_energy(self.chains.visible).mean(),
             }
         return loss, metrics
 
     def after_step(self, step: int) -> None:
         """Move the persistent chains to the new parameters."""
-        visible, hidden = self.chains.sample(self.config.sweeps)
-        self.tracker.update(self.rbm, visible, hidden)
+        self.chains.sample(self.config.sweeps)
 
     @torch.no_grad()
     def log_weights(self, x: Tensor, num_samples: int, generator: Generator | None = None) -> Tensor:
@@ -275,7 +273,7 @@ class DVAE(Model):
         return log_likelihood - (energy + log_q).view(num_samples, batch)
 
     def log_partition(self, method: str = "auto", quick: bool = False) -> LogZEstimate:
-        """log Z of the prior by :func:`dvae_ext.rbm.log_z`; the running value of training continues from it.
+        """log Z of the prior by :func:`dvae_ext.rbm.log_z`.
 
         Args:
             method: "auto" enumerates if the smaller side has at most 30 units and runs parallel tempering otherwise;
@@ -284,9 +282,7 @@ class DVAE(Model):
         """
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "tempering"
-        estimate = log_z(self.rbm, method=method, sweeps=DEFAULT_SWEEPS // 8 if quick else None)
-        self.tracker.correct(estimate.value)
-        return estimate
+        return log_z(self.rbm, method=method, sweeps=DEFAULT_SWEEPS // 8 if quick else None)
 
     def generate(self, num_samples: int, generator: Generator | None = None) -> Tensor:
         """Mean images ``[num_samples, D]`` of ``num_samples`` independent chains of the prior."""

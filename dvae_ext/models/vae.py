@@ -55,7 +55,7 @@ class VAE(VariationalAutoencoder):
         >>> model = VAE(VAEConfig(latents=4, hidden=(16,), eta=1.0), DataInfo("example", (2, 2), torch.full((4,), 0.5)))
         >>> loss, metrics = model.training_loss(torch.ones(3, 4), step=0, total_steps=100)
         >>> sorted(metrics)
-        ['bound', 'diverse', 'kl', 'mpd', 'mpd_std', 'reconstruction']
+        ['bound', 'diverse', 'kl', 'loss', 'mpd', 'mpd_std', 'reconstruction']
     """
 
     config: VAEConfig

@@ -83,6 +83,22 @@ class RelaxedConfig(VariationalConfig):
         return exponential_annealing(step, total_steps, self.start_temperature, self.temperature, 0.5)
 
 
+def draw_categories(log_q: Tensor, num_samples: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """Categories ``[K, B, d]`` drawn from normalised ``log_q [B, d, C]``, and where they are not known, ``[K, B, d]``.
+
+    Where ``log_q`` is NaN, torch refuses to draw: there is a category, for which the caller has to say NaN.
+
+    Example:
+        >>> index, unknown = draw_categories(torch.tensor([[[0.0, -math.inf], [math.nan, math.nan]]]), 1, None)
+        >>> int(index[0, 0, 0]), unknown.tolist()
+        (0, [[[False, True]]])
+    """
+    unknown = log_q.isnan().any(-1)
+    probabilities = log_q.exp().masked_fill(unknown[..., None], 1.0)
+    index = torch.multinomial(probabilities.flatten(0, 1), num_samples, replacement=True, generator=generator)
+    return index.unflatten(0, log_q.shape[:2]).movedim(-1, 0), unknown.expand(num_samples, *unknown.shape)
+
+
 class VariationalAutoencoder(Model):
     """Encoder of the posterior's parameters, decoder of Bernoulli logits, and the bound between them.
 
@@ -155,9 +171,12 @@ class VariationalAutoencoder(Model):
         kl = self.kl(parameters).mean()
         reconstruction = self._reconstruction(x, parameters, self.config.num_samples, temperature).mean()
         penalty, metrics = self.penalty(parameters)
-        metrics.update(bound=(reconstruction - kl).detach(), kl=kl.detach(), reconstruction=reconstruction.detach())
         loss = kl - reconstruction
-        return (loss if penalty is None else loss + penalty), metrics
+        if penalty is not None:
+            loss = loss + penalty
+        terms = {"loss": loss, "bound": reconstruction - kl, "kl": kl, "reconstruction": reconstruction}
+        metrics.update((name, value.detach()) for name, value in terms.items())
+        return loss, metrics
 
     @torch.no_grad()
     def bound_terms(self, x: Tensor, exact: bool = False) -> tuple[Tensor, Tensor]:

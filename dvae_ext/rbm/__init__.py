@@ -5,6 +5,5 @@ from __future__ import annotations
 from dvae_ext.rbm.chains import PersistentChains
 from dvae_ext.rbm.log_z import LogZEstimate, log_z
 from dvae_ext.rbm.rbm import RBM
-from dvae_ext.rbm.tracker import LogZTracker
 
-__all__ = ["RBM", "LogZEstimate", "LogZTracker", "PersistentChains", "log_z"]
+__all__ = ["RBM", "LogZEstimate", "PersistentChains", "log_z"]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dvae_ext import ops, rng
 from dvae_ext.rbm.rbm import RBM
 
 
-class PersistentChains(nn.Module):
+class PersistentChains(rng.Sampler):
     """Samples of an RBM kept up to date while it is trained (persistent contrastive divergence, DVAE++ appendix E).
 
-    The states ``visible [num_chains, n_visible]``, ``hidden [num_chains, n_hidden]`` and the random ``key`` are
-    buffers, so chains loaded from a ``state_dict`` continue with the same draws. They start as independent fair coins.
+    The states ``visible [num_chains, n_visible]``, ``hidden [num_chains, n_hidden]`` and the random ``key`` are in the
+    ``state_dict``, so chains loaded from it continue with the same draws; they are no buffers, as an average of states
+    is none (:class:`dvae_ext.rng.Sampler`). They start as independent fair coins.
     The RBM is referred to, not owned: its parameters are neither in ``parameters()`` nor in ``state_dict()`` of the
     chains.
 
@@ -35,6 +36,7 @@ class PersistentChains(nn.Module):
         (torch.Size([5, 3]), torch.Size([5, 2]))
     """
 
+    states = ("visible", "hidden", "key")
     visible: Tensor
     hidden: Tensor
     key: Tensor
@@ -57,8 +59,8 @@ class PersistentChains(nn.Module):
         generator = torch.Generator().manual_seed(int(key[0]) ^ 0x5DEECE66D)
         for name, units in (("visible", rbm.n_visible), ("hidden", rbm.n_hidden)):
             coins = torch.randint(0, 2, (num_chains, units), generator=generator)
-            self.register_buffer(name, coins.to(weight.device, weight.dtype))
-        self.register_buffer("key", key.to(weight.device))
+            setattr(self, name, coins.to(weight.device, weight.dtype))
+        self.key = key.to(weight.device)
 
     @property
     def num_chains(self) -> int:
@@ -69,9 +71,9 @@ class PersistentChains(nn.Module):
 
     @torch.no_grad()
     def sample(self, sweeps: int) -> tuple[Tensor, Tensor]:
-        """Run ``sweeps`` sweeps (hidden given visible, then visible given hidden) and return the state buffers.
+        """Run ``sweeps`` sweeps (hidden given visible, then visible given hidden) and return the states.
 
-        The buffers themselves are returned, not copies: the next call changes them.
+        The tensors themselves are returned, not copies: the next call changes them.
         """
         rbm = self._rbm[0]
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-FORMAT = "dvae_ext checkpoint 1"
+FORMAT = "dvae_ext checkpoint 2"
 KEEP = 2
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .config import RunError
 
@@ -48,6 +49,27 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    @contextmanager
+    def common_statistics(self, model: nn.Module) -> Iterator[None]:
+        """Inside, the running statistics of the model's normalisations are the means of those of the processes.
+
+        They are what a process alone may evaluate or save: in training each keeps those of its own batches, and has
+        them again afterwards, so that a run does not depend on when it was saved. A collective operation.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        layers = [layer for layer in model.modules() if isinstance(layer, _NormBase)]
+        found = [t for layer in layers for t in (layer.running_mean, layer.running_var) if t is not None]
+        own = [statistic.clone() for statistic in found]
+        for statistic in found:
+            self.sum(statistic).div_(self.world_size)
+        try:
+            yield
+        finally:
+            for statistic, value in zip(found, own, strict=True):
+                statistic.copy_(value)
 
     def share(self, tensor: Tensor) -> Tensor:
         """This process's part of the rows; the parts differ in length by at most one."""

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from dvae_ext.data import derive_seed, evaluation_batches
-from dvae_ext.evaluation import log_likelihood
+from dvae_ext.evaluation import log_likelihood, loose_share, warnings_of_samples, warnings_of_values
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
+from .config import RunError
 from .distributed import Ranks
 from .sheets import isolated_rng
 
 EVALUATION_BATCH = 100
-# Effective importance samples of an image below which the bound is called loose.
-FEW_SAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Likelihood:
         num_examples: Images.
         num_samples: Importance samples for each image.
         effective_samples: Mean effective number of them; near 1 a single sample decides and the bound is loose.
-        warnings: What the estimate of log Z warns of, and a bound that is loose.
+        loose_share: Share of the images with fewer than 10 effective samples, in [0, 1].
+        warnings: What the estimate of log Z warns of, values that are not finite, and a bound that is loose.
     """
 
     log_likelihood: float
@@ -48,6 +48,7 @@ class Likelihood:
     num_examples: int
     num_samples: int
     effective_samples: float
+    loose_share: float
     warnings: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, float]:
@@ -68,36 +69,36 @@ def estimate_likelihood(
     """Importance-weighted log-likelihood in the binary limit; each process takes a part of the images.
 
     Args:
-        model: Its parameters and torch's generators are left as they were; a running value of log Z that it keeps for
-            display is corrected.
+        model: It and torch's generators are left as they were.
         images: ``[n, num_pixels]``.
         num_samples: Importance samples for each image.
         seed: Seed of the samples.
         device: Where the model is.
         ranks: The processes that call this together.
-        quick: Estimate log Z at a small part of the cost, for decisions during training.
+        quick: Estimate log Z at a small part of the cost, for decisions during training, and do not warn of a loose
+            bound.
+
+    Raises:
+        RunError: for an RBM whose parameters are not finite.
     """
     with evaluating(model):
         with isolated_rng(derive_seed(seed, "log_z"), device):
-            # Every process estimates it, as a model may keep the value; all go on with that of the first.
-            log_z = ranks.broadcast(model.log_partition(quick=quick))
+            try:
+                log_z = ranks.broadcast(model.log_partition(quick=quick) if ranks.first else None)
+            except ValueError as error:
+                raise RunError(f"there is no likelihood without log Z: {error}") from None
         with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):
             share = ranks.share(images)
             batches = evaluation_batches(share, EVALUATION_BATCH, device)
             if not quick and ranks.first:
                 batches = with_progress(batches, -(-len(share) // EVALUATION_BATCH))
             result = log_likelihood(model, batches, num_samples=num_samples, log_z=log_z)
-    shares = ranks.gather((result.per_example.double().cpu(), result.effective_samples))
-    values = torch.cat([share for share, _ in shares])
-    effective = sum(len(share) * samples for share, samples in shares) / len(values)
+    values, effective = map(torch.cat, zip(*ranks.gather((result.per_example, result.effective_samples)), strict=True))
     data_std_error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     log_z_std_error = 0.0 if log_z is None else float(log_z.std_error)
-    warnings = () if log_z is None else tuple(log_z.warnings)
-    if effective < FEW_SAMPLES:
-        warnings += (
-            f"only {effective:.1f} of the importance samples are effective: the likelihood is a lower bound, and more "
-            "samples would raise it by more than its error bar says",
-        )
+    warnings = (() if log_z is None else tuple(log_z.warnings)) + warnings_of_values(values)
+    if not quick:  # for decisions few samples do
+        warnings += warnings_of_samples(effective)
     return Likelihood(
         log_likelihood=values.mean().item(),
         std_error=math.hypot(data_std_error, log_z_std_error),
@@ -107,6 +108,7 @@ def estimate_likelihood(
         log_z_method=None if log_z is None else log_z.method,
         num_examples=len(values),
         num_samples=num_samples,
-        effective_samples=effective,
+        effective_samples=effective.mean().item(),
+        loose_share=loose_share(effective),
         warnings=warnings,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,31 @@ import torch
 from torch import Tensor
 
 # Metrics shown in the progress bar, with their short names.
-SHOWN = {"bound": "bound", "kl": "KL", "chain_log_likelihood": "chains"}
+SHOWN = {
+    "bound": "bound",
+    "reconstruction": "reconstruction",
+    "kl": "KL",
+    "kl_without_log_z": "KL - log Z",
+    "chain_free_energy": "F of chains",
+}
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON of plain values; numbers that are not finite, for which it has no name, become null.
+
+    Example:
+        >>> json_text({"step": 5, "bound": float("nan")})
+        '{"step": 5, "bound": null}'
+    """
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {name: plain(part) for name, part in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [plain(part) for part in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
 class MetricWindow:
@@ -52,6 +77,8 @@ class Logbook:
 
     def __init__(self, folder: Path, step: int, steps: int, quiet: bool = False) -> None:
         self.quiet = quiet
+        self.shown: dict[str, str] = {}
+        self.valid: dict[str, str] = {}
         if quiet:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -79,7 +106,7 @@ class Logbook:
         """One line of metrics, also as TensorBoard scalars."""
         if self.quiet:
             return
-        self.stream.write(json.dumps({"split": split, "step": step, **values}) + "\n")
+        self.stream.write(json_text({"split": split, "step": step, **values}) + "\n")
         self.stream.flush()
         for name, value in values.items():
             self.board.add_scalar(f"{split}/{name}", value, step)
@@ -88,9 +115,16 @@ class Logbook:
         """Move the bar to ``step`` and show the metrics that belong in it."""
         if self.quiet:
             return
-        shown = {short: f"{values[name]:.2f}" for name, short in SHOWN.items() if name in values}
-        self.bar.set_postfix(shown, refresh=False)
+        self.shown = {short: f"{values[name]:.2f}" for name, short in SHOWN.items() if name in values}
+        self.bar.set_postfix(self.shown | self.valid, refresh=False)
         self.bar.update(step - self.bar.n)
+
+    def validated(self, value: float, std_error: float) -> None:
+        """Show the likelihood of the last validation in the bar."""
+        if self.quiet:
+            return
+        self.valid = {"valid": f"{value:.2f} ± {std_error:.2f}"}
+        self.bar.set_postfix(self.shown | self.valid)
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""

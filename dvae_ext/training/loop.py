@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -27,6 +28,8 @@ from .sheets import image_grid, prior_and_reconstructions, write_grid
 
 # Steps between two looks, in company, at whether any process was told to stop: it costs a collective operation.
 STOP_INTERVAL = 10
+# The loss among the metrics, to be looked at and not shown: where a prior's log Z is unknown its value says nothing.
+OBJECTIVE = "objective"
 # Prior samples on the sheets made during training.
 SHEET_SAMPLES = 64
 
@@ -94,6 +97,7 @@ class Trainer:
         self.validated = 0
         self.saved = -1
         self.best: tuple[int, float] | None = None
+        self.valid: tuple[float, float] | None = None
         self.problems: list[str] = []
         torch.manual_seed(derive_seed(settings.seed, "noise", ranks.rank))
 
@@ -104,6 +108,8 @@ class Trainer:
             self.log.say(f"run folder: {self.run.path}")
             for note in (*self.dataset.notes, *self.problems):
                 self.log.say(f"note: {note}")
+            if self.valid is not None:
+                self.log.validated(*self.valid)
             self.mark = (time.perf_counter(), self.step)
             try:
                 while True:
@@ -133,7 +139,7 @@ class Trainer:
         self.optimizer.step()
         self.scheduler.step()
         self.model.after_step(self.step)
-        self.window.add({"loss": loss.detach(), **metrics})
+        self.window.add({OBJECTIVE: loss.detach(), **metrics})
         self.step += 1
 
     def due(self, interval: int, last: int) -> bool:
@@ -158,10 +164,11 @@ class Trainer:
         """Log the means since the last time; the only place where the loop waits for the device."""
         names, mean = self.window.take()
         values = dict(zip(names, (self.ranks.sum(mean) / self.ranks.world_size).tolist(), strict=True))
-        if not math.isfinite(values["loss"]):
+        objective = values.pop(OBJECTIVE)
+        if not math.isfinite(objective):
             done = self.run.checkpoints.steps()
             last = f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
-            raise RunError(f"the loss became {values['loss']} at or shortly before step {self.step}; {last}")
+            raise RunError(f"the loss became {objective} at or shortly before step {self.step}; {last}")
         now = time.perf_counter()
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
@@ -172,7 +179,8 @@ class Trainer:
     def validate(self) -> None:
         """Estimate the validation likelihood, draw a sheet, and keep the parameters if they are the best."""
         started = time.perf_counter()
-        with self.interruptible():  # nothing is recorded until all of it is there
+        # Nothing is recorded until all of it is there.
+        with self.interruptible(), self.ranks.common_statistics(self.model):
             result = self.estimate_validation()
             sheet: tuple[Tensor, ...] = ()
             if self.ranks.first:
@@ -184,8 +192,13 @@ class Trainer:
             write_grid(self.run.path / "samples" / f"{name}-{self.step:08d}.png", grid)
         self.validated = self.step
         self.saved = -1  # a checkpoint of this step, from before a stop, does not know the outcome
-        if self.best is None or result.log_likelihood > self.best[1]:
-            self.best = (self.step, result.log_likelihood)
+        value = result.log_likelihood
+        self.valid = (value, result.std_error)
+        self.log.validated(*self.valid)
+        for warning in result.warnings:
+            self.log.say(f"warning: validation at step {self.step}: {warning}")
+        if math.isfinite(value) and (self.best is None or value > self.best[1]):  # NaN is never the best
+            self.best = (self.step, value)
             state = self.state()
             if self.ranks.first:
                 self.run.checkpoints.save_best(state)
@@ -207,18 +220,23 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to continue as if the run had never stopped. A collective operation."""
+        parameters = {name for name, _ in self.model.named_parameters()}
         own = {
-            "buffers": {name: buffer.cpu() for name, buffer in self.model.named_buffers()},
+            "buffers": {name: t.cpu() for name, t in self.model.state_dict().items() if name not in parameters},
+            "threads": torch.get_num_threads(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "window": (self.window.names, self.window.total, self.window.count),
         }
+        with self.ranks.common_statistics(self.model):
+            model = copy.deepcopy(self.model.state_dict())
         return {
             "version": __version__,
             "step": self.step,
             "validated": self.validated,
             "best": self.best,
-            "model": self.model.state_dict(),
+            "valid": self.valid,
+            "model": model,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "ranks": self.ranks.gather(own),
@@ -246,14 +264,18 @@ class Trainer:
                 f"{path} was written by {len(content['ranks'])} process(es), this run has {self.ranks.world_size}; "
                 f"resume with torchrun --nproc-per-node={len(content['ranks'])} or the like"
             )
-        load_parameters(self.model, content["model"], str(path))
         own = content["ranks"][self.ranks.rank]
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(own["buffers"][name])
+        load_parameters(self.model, content["model"] | own["buffers"], str(path))
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and own["threads"] != threads:
+            self.problems.append(
+                f"the run had {own['threads']} thread(s) until step {content['step']} and now has {threads}: sums are "
+                "rounded otherwise, so its numbers will not be those of a run that was never stopped"
+            )
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
         self.step, self.validated, self.saved = content["step"], content["validated"], content["step"]
-        self.best = content["best"]
+        self.best, self.valid = content["best"], content["valid"]
         names, total, count = own["window"]
         self.window.names, self.window.count = list(names), count
         self.window.total = None if total is None else total.to(self.device)

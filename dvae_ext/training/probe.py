@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -16,19 +15,24 @@ from dvae_ext.models.base import evaluating
 
 from .checkpoint import write_atomically
 from .config import RunConfig, RunError
+from .logbook import json_text
 from .run import RunFolder
 from .sheets import isolated_rng
 
 FEATURE_BATCH = 200
 
 
-def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, Score]:
+def probe_run(
+    run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device, neighbours: int = 10
+) -> dict[str, Score]:
     """Classify the test images by the mean latents of the run's best parameters; writes ``probes.json``.
 
-    Under dynamic binarisation the training images are binarised once, with a fixed seed.
+    ``neighbours`` is that of :func:`dvae_ext.evaluation.probe`. Under dynamic binarisation the training images
+    are binarised once, with a fixed seed.
 
     Raises:
-        RunError: for a model that has no continuous or categorical posterior to take features from.
+        RunError: for a model that has no continuous or categorical posterior to take features from, features that are
+            not finite, or fewer than one neighbour.
         DataError: for a data set without labels.
         CheckpointError: if the run has no usable checkpoint.
     """
@@ -44,7 +48,10 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
         train, test = (
             features(model, evaluation_batches(images, FEATURE_BATCH, device)) for images in (train, dataset.test)
         )
-    scores = probe(train, train_labels, test, test_labels)
+    try:
+        scores = probe(train, train_labels, test, test_labels, neighbours=neighbours)
+    except ValueError as error:
+        raise RunError(f"{run.path} cannot be probed: {error}") from None
     content = {name: asdict(score) for name, score in scores.items()}
-    write_atomically(run.path / "probes.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(run.path / "probes.json", (json_text(content, indent=2) + "\n").encode())
     return scores

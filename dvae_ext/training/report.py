@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from dvae_ext import __version__
 from dvae_ext.data import Dataset, derive_seed, evaluation_batches
 from dvae_ext.evaluation import BoundEstimate, HasBoundTerms, active_units, bound
+from dvae_ext.evaluation.likelihood import FEW_SAMPLES
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
@@ -20,6 +20,7 @@ from .checkpoint import write_atomically
 from .config import RunConfig
 from .distributed import Ranks
 from .likelihood import EVALUATION_BATCH, Likelihood, estimate_likelihood
+from .logbook import json_text
 from .run import RunFolder
 from .sheets import isolated_rng, write_sheet
 
@@ -85,7 +86,8 @@ class Report:
         rows.append(
             (
                 "importance samples",
-                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective)"
+                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective; "
+                f"{100 * test.loose_share:.0f} % of the images have fewer than {FEW_SAMPLES})"
                 + (", binary latents" if test.log_z is not None else ""),
             )
         )
@@ -166,5 +168,5 @@ def estimate_bounds(
 
 def write_report(report: Report, folder: Path) -> None:
     """Write ``report.json`` and ``report.md``."""
-    write_atomically(folder / "report.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    write_atomically(folder / "report.json", (json_text(asdict(report), indent=2) + "\n").encode())
     write_atomically(folder / "report.md", report.markdown().encode())

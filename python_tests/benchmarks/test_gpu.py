@@ -144,7 +144,7 @@ def test_a_training_step_asks_nothing_of_the_device():
         loss.backward()
         model.after_step(50)
         with pytest.raises(DataDependentOutputException):
-            metrics["kl"].item()
+            metrics["reconstruction"].item()
 
 
 def row(op, seconds, size, fraction=0.5, count=1.0):

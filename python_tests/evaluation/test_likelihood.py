@@ -49,7 +49,7 @@ def test_agrees_with_enumeration() -> None:
     assert model.training  # put back as it was
     exact = exact_log_likelihood(model, x)
     # The error of log of a mean of K weights is about 1/sqrt(effective samples).
-    assert estimate.effective_samples > 1000
+    assert estimate.effective_samples.mean() > 1000
     torch.testing.assert_close(estimate.per_example, exact, rtol=0, atol=0.1)
     assert estimate.value == pytest.approx(exact.mean().item(), abs=0.04)
     assert estimate.log_z is not None
@@ -87,11 +87,12 @@ class Fixed(Model):
 def test_every_example_counts_the_same_in_unequal_batches() -> None:
     x = torch.arange(7.0)[:, None]
     log_z = LogZEstimate(1.5, 0.3, "ais", 0.0, ("chains disagree",))
-    estimate = log_likelihood(Fixed(), x.split([4, 2, 1]), num_samples=10, chunk=3, log_z=log_z)
+    estimate = log_likelihood(Fixed(), x.split([4, 2, 1]), num_samples=20, chunk=3, log_z=log_z)
     assert estimate.value == pytest.approx(3.0 - 1.5)
     assert estimate.std_error == pytest.approx(math.sqrt(x.var().item() / 7 + 0.3**2))
     torch.testing.assert_close(estimate.per_example, x[:, 0].double() - 1.5)
-    assert estimate.effective_samples == pytest.approx(10)
+    assert estimate.effective_samples.tolist() == pytest.approx([20.0] * 7)
+    assert estimate.warnings == ("chains disagree",)
     assert "log Z 1.500 ± 0.300 (ais)" in str(estimate)
     assert "warning: chains disagree" in str(estimate)
 
@@ -101,6 +102,39 @@ def test_normalised_prior_needs_no_log_z() -> None:
     assert estimate.value == pytest.approx(1.0)
     assert estimate.log_z is None
     assert "log Z" not in str(estimate)
+
+
+class Uneven(Fixed):
+    """Images with first pixel 1 have equal weights, those with 0 a single one, those with 2 none at all."""
+
+    def log_weights(self, x: Tensor, num_samples: int, generator: Generator | None = None) -> Tensor:
+        weights = torch.zeros(num_samples, x.shape[0])
+        weights[1:, x[:, 0] == 0] = -1e4
+        weights[:, x[:, 0] == 2] = -math.inf
+        return weights
+
+
+def test_a_mean_of_effective_samples_hides_no_loose_images() -> None:
+    """41 of 100 images hang on one weight each, and the mean is 17.2."""
+    x = (torch.arange(100) >= 41).float()[:, None]
+    estimate = log_likelihood(Uneven(), [x], num_samples=28)
+    assert estimate.effective_samples.mean() == pytest.approx((41 + 59 * 28) / 100)
+    (warning,) = estimate.warnings
+    assert warning.startswith("41 % of the examples have fewer than 10 effective importance samples: ")
+    assert warning in str(estimate)
+    assert log_likelihood(Uneven(), [x[31:]], num_samples=28, chunk=5).warnings[0].startswith("14 % of the examples")
+    assert log_likelihood(Uneven(), [x[35:]], num_samples=28).warnings == ()  # 6 of 65
+
+
+def test_likelihoods_that_are_not_finite_are_named() -> None:
+    x = torch.tensor([1.0, 2.0, 1.0, 2.0])[:, None]
+    estimate = log_likelihood(Uneven(), [x], num_samples=20)
+    assert estimate.value == -math.inf
+    assert estimate.warnings == ("2 of 4 examples have a log-likelihood that is not finite",)
+    x[1] = math.nan
+    estimate = log_likelihood(Fixed(), [x], num_samples=20)
+    assert math.isnan(estimate.value)
+    assert estimate.warnings == ("1 of 4 examples have a log-likelihood that is not finite",)
 
 
 class PeakMemory(TorchDispatchMode):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +49,46 @@ def test_balanced_takes_the_same_number_of_each_class() -> None:
     assert len(set(rows.tolist())) == 20
     assert np.bincount(labels[balanced(labels, 40, seed=1)]).sum() == 40
     assert not np.array_equal(rows, balanced(labels, 20, seed=1))
+
+
+def test_ten_neighbours_vote_by_their_distance() -> None:
+    """MAE's protocol. The first point: one near example of class 0 outweighs nine far ones of class 1.
+
+    The second: three of the five nearest are of class 0, seven of the ten nearest of class 1, all about as far.
+    """
+    near, far = [0.1, *range(10, 19)], [110 + i / 10 for i in range(10)]
+    for position, places, classes, expected in (
+        (0.0, near, [0] + [1] * 9, {10: 0, 5: 0}),
+        (100.0, far, [0] * 3 + [1] * 7, {10: 1, 5: 0}),
+    ):
+        train, labels = torch.tensor([*places, 1000.0])[:, None], torch.tensor([*classes, 2])
+        for neighbours, label in expected.items():
+            options: dict[str, Any] = {} if neighbours == 10 else {"neighbours": neighbours}  # ten by default
+            test, test_labels = torch.tensor([[position]]), torch.tensor([label])
+            scores = probe(train, labels, test, test_labels, clusters=[], label_counts=[None], **options)
+            assert scores["knn all"].mean == 100.0
+
+
+def test_labels_outside_the_classes_are_refused() -> None:
+    x, y = torch.arange(6.0)[:, None], torch.tensor([0, 1, 2, 0, 1, 2])
+    for labels, message in (
+        (torch.tensor([0, 1, 2, 0, 1, 7]), "test_labels: expected classes of train_labels, 0, 1, 2, got 7"),
+        (
+            torch.tensor([0, 1, 2, 0, 1, -1]),
+            r"test_labels: expected integer classes of at least 0, got torch.int64, -1",
+        ),
+        (y / 2, "test_labels: expected integer classes of at least 0, got torch.float32, 0.0, 0.5, 1.0"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            probe(x, y, x, labels, clusters=[2], label_counts=[None])
+    with pytest.raises(ValueError, match="train_labels: expected integer classes"):
+        probe(x, y - 1, x, y, clusters=[2], label_counts=[None])
+    broken = x.clone()
+    broken[2] = math.nan
+    with pytest.raises(ValueError, match="test: expected finite features, got 1 of 6 rows that are not"):
+        probe(x, y, broken, y, clusters=[2], label_counts=[None])
+    with pytest.raises(ValueError, match="neighbours: expected at least 1, got 0"):
+        probe(x, y, x, y, clusters=[2], label_counts=[None], neighbours=0)
 
 
 def test_bad_arguments() -> None:

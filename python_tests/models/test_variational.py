@@ -104,6 +104,18 @@ def test_discrete_limit_against_enumeration(name: str) -> None:
         assert (difference < 5 * (error + log_weights.double().std(0) / math.sqrt(20_000))).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_in_the_encoder_is_nan_in_every_result(name: str) -> None:
+    """torch refuses to draw from NaN, and a category in its place would make it a likelihood and features again."""
+    model, x = build(name), images(4)
+    with torch.no_grad():
+        model.encoder[-1].bias[0] = math.nan
+    assert bool(model.log_weights(x, 3).isnan().all())
+    assert all(bool(torch.sub(*model.bound_terms(x, exact=exact)).isnan().all()) for exact in (False, True))
+    assert bool(model.posterior_features(x).isnan().any(-1).all())
+    assert bool(model.reconstruct(x).isnan().all())
+
+
 def test_gaussian_weights_have_the_bound_as_mean() -> None:
     model = build("vae")
     x = images(4)

@@ -130,7 +130,7 @@ HARD_MODELS: dict[str, Callable[[], SimpleNamespace]] = {
     "wells of 5 to 80 units, 22×155": lambda: wells(22, [5, 10, 20, 40, 80], 5),
     "8 wells, 22×320": lambda: wells(22, [40] * 8, 0),
     "16 wells, 22×480": lambda: wells(22, [30] * 16, 0),
-    "16 wells transposed, 480×22": lambda: transposed(wells(22, [30] * 16, 0)),
+    "wells of 10, 20, 40 units transposed, 70×20": lambda: transposed(wells(20, [10, 20, 40], 2)),
     "ferromagnet 1.1, field 0.002, 20×60": lambda: ferromagnet(20, 60, 1.1, 0.002),
     "ferromagnet 1.3, field 0.02, 20×60": lambda: ferromagnet(20, 60, 1.3, 0.02),
     "ferromagnet 2, field 0.05, 20×100": lambda: ferromagnet(20, 100, 2.0, 0.05),

@@ -1,16 +1,19 @@
-"""Persistent chains and the running log Z."""
+"""Persistent chains, and the gradient of log Z from their states."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from dvae_ext.ops import rbm_gibbs_
-from dvae_ext.rbm import RBM, LogZTracker, PersistentChains
+from dvae_ext.rbm import RBM, PersistentChains
 from dvae_ext.rbm.eager import eager_gibbs_
 from dvae_ext.rbm.rbm import sufficient_statistics
 from python_tests.enumeration import all_states, exact_log_z, random_rbm
@@ -74,6 +77,43 @@ def test_initial_states_are_fair_coins_and_independent_of_the_first_draws() -> N
     assert abs((chains.visible == before).float().mean().item() - 0.5) < 6 * 0.5 / math.sqrt(20_000)
 
 
+@pytest.mark.parametrize("average", [{}, {"multi_avg_fn": get_ema_multi_avg_fn(0.9)}, {"avg_fn": get_ema_avg_fn(0.9)}])
+def test_averaging_a_model_leaves_its_chains_states(average: dict[str, Any]) -> None:
+    """States and keys are no quantities: with buffers averaged they became 1/3, 2/3 and another seed."""
+    rbm = RBM(4, 3)
+    model = nn.ModuleDict({"rbm": rbm, "chains": PersistentChains(rbm, 5, seed=1)})
+    averaged = AveragedModel(model, use_buffers=True, **average)
+    for _ in range(3):
+        model["chains"].sample(1)
+        averaged.update_parameters(model)
+    chains = averaged.module["chains"]
+    assert set(chains.visible.unique().tolist()) <= {0.0, 1.0}
+    assert chains.key.tolist() == [1, 0]
+    chains.sample(1)
+    assert list(chains.buffers()) == []
+
+
+def test_states_are_moved_loaded_and_checked_as_buffers_are() -> None:
+    rbm = random_rbm(5, 4, seed=3).float()
+    chains = PersistentChains(rbm, 10, seed=4)
+    twin = copy.deepcopy(chains)
+    for assign in (False, True):
+        other = PersistentChains(rbm, 10, seed=5)
+        other.load_state_dict(twin.state_dict(), assign=assign)
+        assert torch.equal(other.visible, chains.visible)
+        assert torch.equal(other.key, chains.key)
+    assert torch.equal(twin.double().visible, chains.visible.double())
+    assert twin.to("meta").key.is_meta
+    state = dict(chains.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch for visible"):
+        chains.load_state_dict(state | {"visible": torch.zeros(10, 4)})
+    del state["key"]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"key"'):
+        chains.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"more"'):
+        chains.load_state_dict(dict(chains.state_dict()) | {"more": torch.zeros(1)})
+
+
 def test_the_rbm_is_referred_to_not_owned() -> None:
     rbm = RBM(3, 2)
     chains = PersistentChains(rbm, 4)
@@ -88,49 +128,19 @@ def test_the_rbm_is_referred_to_not_owned() -> None:
         PersistentChains(rbm, 0)
 
 
-def test_tracker_follows_log_z_along_a_path() -> None:
-    """From zero to a random 6×5 RBM in 200 steps with 2000 chains; exact log Z by enumeration.
-
-    The error is that of averages over 2000 chains, a few thousandths of a nat; log Z changes by 1.
-    """
-    target = random_rbm(6, 5, seed=10).float()
-    rbm = RBM(6, 5)
-    chains = PersistentChains(rbm, 2000, seed=11)
-    tracker = LogZTracker(rbm, chains.visible, chains.hidden)
-    start = tracker.value.item()
-    assert start == pytest.approx(11 * math.log(2))
-    for step in range(1, 201):
-        with torch.no_grad():
-            for parameter, end in zip(rbm.parameters(), target.parameters(), strict=True):
-                parameter.copy_(end * step / 200)
-        tracker.update(rbm, *chains.sample(10))
-    exact = exact_log_z(rbm.double()).item()
-    assert abs(exact - start) > 0.9
-    assert tracker.value.item() == pytest.approx(exact, abs=0.03)
-
-
 def test_log_z_gradient_over_all_states_is_exact() -> None:
     """The surrogate's gradient, averaged over the states with their probabilities, is the gradient of log Z."""
     rbm = random_rbm(3, 2, seed=11)
     exact = torch.autograd.grad(exact_log_z(rbm), list(rbm.parameters()))
-    tracker = LogZTracker(RBM(3, 2, dtype=torch.float64), torch.zeros(1, 3), torch.zeros(1, 2)).double()
     total = [torch.zeros_like(p) for p in rbm.parameters()]
     for state in all_states(5):
         visible, hidden = state[None, :3], state[None, 3:]
-        tracker.update(rbm, visible, hidden)
-        tracker.correct(4.5)
-        surrogate = tracker.log_z(rbm)
-        assert surrogate.item() == pytest.approx(4.5)
-        assert tracker.negative_energy_mean(rbm).item() == pytest.approx(-rbm.energy(visible, hidden).item())
+        surrogate = rbm.negative_energy_mean(visible, hidden)
+        assert surrogate.item() == pytest.approx(-rbm.energy(visible, hidden).item())
         probability = rbm.log_prob(visible, hidden, exact_log_z(rbm)).exp().detach()
         for sum_, gradient in zip(total, torch.autograd.grad(surrogate, list(rbm.parameters())), strict=True):
             sum_ += probability * gradient
     torch.testing.assert_close(tuple(total), exact)
-
-
-def test_tracker_needs_a_known_start() -> None:
-    with pytest.raises(ValueError, match="zero weights"):
-        LogZTracker(random_rbm(2, 2), torch.zeros(1, 2), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("gibbs", [rbm_gibbs_, eager_gibbs_])

@@ -1,5 +1,6 @@
 """Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 import toy
 
 from dvae_ext.models import MODELS
-from dvae_ext.training import RunFolder, default_config, process_group, train
+from dvae_ext.training import RunFolder, default_config, process_group, read_checkpoint, train
 from dvae_ext.training.interrupt import Interrupts
 from dvae_ext.training.loop import Trainer
 
@@ -60,6 +61,24 @@ def gradients_are_averaged(folder, ranks):
             assert torch.equal(buffer, kept), "chains are not overwritten by those of the first process"
 
 
+def best_is_what_was_recorded(run, ranks):
+    """The validation of the best checkpoint gives the number in the metrics, in every process."""
+    config = run.config()
+    model, step, _ = run.load_model(config, run.load_dataset(config), torch.device("cpu"))
+    with Interrupts() as interrupts:
+        trainer = Trainer(config, run, ranks, torch.device("cpu"), interrupts)
+        trainer.model.load_state_dict(model.state_dict())
+        result = trainer.estimate_validation()
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    (recorded,) = [line["log_likelihood"] for line in lines if line["split"] == "valid" and line["step"] == step]
+    assert result.log_likelihood == recorded, (result.log_likelihood, recorded)
+    own = read_checkpoint(run.checkpoints.path(12))["ranks"]
+    means = [rank["buffers"]["encoder.1.running_mean"] for rank in own]
+    assert not torch.equal(*means), "in training every process keeps the statistics of its own images"
+    saved = read_checkpoint(run.checkpoints.path(12))["model"]["encoder.1.running_mean"]
+    torch.testing.assert_close(saved, sum(means) / 2)
+
+
 def main(base):
     with process_group(torch.device("cpu")) as ranks:
         gradients_are_averaged(base / "unused", ranks)
@@ -69,6 +88,7 @@ def main(base):
             shutil.copytree(run.path, stopped.path)
             stopped.checkpoints.path(12).unlink()
         ranks.gather(None)  # the second process waits for the copy
+        best_is_what_was_recorded(run, ranks)
         train(stopped.config(), stopped, resume=True)
 
 

@@ -2,14 +2,26 @@
 
 import dataclasses
 import json
+import math
 import os
+import re
 import shutil
 import signal
 
 import pytest
 import torch
+import toy
 
-from dvae_ext.training import CheckpointError, Interrupted, RunError, RunFolder, read_checkpoint, train
+from dvae_ext.training import (
+    CheckpointError,
+    Interrupted,
+    Ranks,
+    RunError,
+    RunFolder,
+    evaluate_run,
+    read_checkpoint,
+    train,
+)
 from dvae_ext.training.loop import Trainer
 
 
@@ -180,6 +192,69 @@ def test_the_best_parameters_on_validation_are_evaluated(toy_config, tmp_path, m
     assert step == 30
     assert "best.pt is torn" in problems[0]
     assert "step 30 is used instead" in problems[-1]
+
+
+def test_nan_is_never_the_best(toy_config, tmp_path, monkeypatch, capsys):
+    values = {6: math.nan, 12: -20.0, 18: math.inf, 24: -19.0, 30: math.nan}
+    original = Trainer.estimate_validation
+    monkeypatch.setattr(
+        Trainer,
+        "estimate_validation",
+        lambda self: dataclasses.replace(original(self), log_likelihood=values[self.step], warnings=("so it is",)),
+    )
+    run = RunFolder(tmp_path / "run")
+    assert train(toy_config(), run).selected_step == 24
+    found = [line["log_likelihood"] for line in metrics(run) if line["split"] == "valid"]
+    assert found == [None, -20.0, None, -19.0, None]
+    told = capsys.readouterr().err
+    assert "warning: validation at step 6: so it is" in told
+
+    values.update({12: math.nan, 24: math.nan})
+    run = RunFolder(tmp_path / "never")
+    report = train(toy_config(), run)
+    assert (report.selected_step, report.best) == (30, False)
+    assert "step 30 is used instead" in report.notes[-1]
+
+
+def test_a_likelihood_that_is_nan_is_told_in_words(uninterrupted, monkeypatch):
+    original = toy.Toy.log_weights
+
+    def broken(self, x, num_samples, generator=None):
+        return original(self, x, num_samples, generator).index_fill_(1, torch.tensor([0]), math.nan)
+
+    monkeypatch.setattr(toy.Toy, "log_weights", broken)
+    config = uninterrupted.config()
+    dataset = uninterrupted.load_dataset(config)
+    report = evaluate_run(uninterrupted, config, dataset, torch.device("cpu"), Ranks(), 20)
+    warning = "3 of 300 examples have a log-likelihood that is not finite"  # one of each batch of 100
+    assert report.test.warnings[0] == warning
+    assert f"| warning | {warning} |" in (uninterrupted.path / "report.md").read_text()
+    content = json.loads((uninterrupted.path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert content["test"]["log_likelihood"] is None
+    assert re.search(r"20 for each image \(.* effective; \d+ % of the images have fewer than 10\)", report.text())
+
+
+def test_another_number_of_threads_is_told(uninterrupted, capsys):
+    """Sums are then split and rounded otherwise: 300 steps of a real model end 5e-3 apart."""
+    threads = torch.get_num_threads()
+    train(uninterrupted.config(), uninterrupted, resume=True)
+    assert "thread(s)" not in capsys.readouterr().err
+    torch.set_num_threads(threads + 1)
+    try:
+        train(uninterrupted.config(), uninterrupted, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    told = f"note: the run had {threads} thread(s) until step 30 and now has {threads + 1}: sums are rounded otherwise"
+    assert told in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_earlier_format_is_refused(uninterrupted):
+    """Format 1 held a running log Z."""
+    content = torch.load(uninterrupted.checkpoints.path(30), weights_only=True)
+    for path in uninterrupted.checkpoints.folder.iterdir():
+        torch.save(content | {"format": "dvae_ext checkpoint 1"}, path)
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this version.*found 'dvae_ext checkpoint 1'"):
+        train(uninterrupted.config(), uninterrupted, resume=True)
 
 
 def test_what_a_run_leaves(uninterrupted):

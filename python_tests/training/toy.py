@@ -60,7 +60,7 @@ class Toy(Model):
         bound = reconstruction - kl + 1e-3 * self.chains.mean()
         if self.config.break_at is not None and step >= self.config.break_at:
             bound = bound * math.nan
-        return -bound, {"bound": bound.detach(), "kl": kl.detach()}
+        return -bound, {"loss": -bound.detach(), "bound": bound.detach(), "kl": kl.detach()}
 
     @torch.no_grad()
     def after_step(self, step):
