@@ -14,18 +14,23 @@ from dvae_ext.data.labels import load_labels
 from dvae_ext.evaluation import HasPosteriorFeatures, Score, features, probe
 from dvae_ext.models.base import evaluating
 
-from .checkpoint import write_atomically
 from .config import RunConfig, RunError
+from .files import write_atomically
 from .run import RunFolder
 from .sheets import isolated_rng
 
 FEATURE_BATCH = 200
 
 
-def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> dict[str, Score]:
+def probe_run(
+    run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device
+) -> tuple[dict[str, Score], list[str]]:
     """Classify the test images by the mean latents of the run's best parameters; writes ``probes.json``.
 
     Under dynamic binarisation the training images are binarised once, with a fixed seed.
+
+    Returns:
+        The scores, and sentences about checkpoints that had to be passed over.
 
     Raises:
         RunError: for a model that has no continuous or categorical posterior to take features from.
@@ -33,7 +38,7 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
         CheckpointError: if the run has no usable checkpoint.
     """
     model: Any
-    model, _, _ = run.load_model(config, dataset, device)
+    model, _, problems = run.load_model(config, dataset, device)
     if not isinstance(model, HasPosteriorFeatures) or not isinstance(model, nn.Module):
         raise RunError(f"model {config.model} has no posterior features to probe")
     train_labels, _, test_labels = load_labels(config.data, config.data_dir)
@@ -47,4 +52,4 @@ def probe_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch
     scores = probe(train, train_labels, test, test_labels)
     content = {name: asdict(score) for name, score in scores.items()}
     write_atomically(run.path / "probes.json", (json.dumps(content, indent=2) + "\n").encode())
-    return scores
+    return scores, problems
