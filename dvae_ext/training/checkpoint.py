@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import re
 import zipfile
 from pathlib import Path
@@ -110,23 +111,28 @@ def check_state(content: dict[str, Any], template: dict[str, Any], rank: int, pa
         CheckpointError: if not; it says what differs.
     """
     try:
+        if absent := template.keys() - content.keys():
+            raise ValueError(f"it lacks {min(absent)}")
         for key in ("model", "optimizer", "scheduler", "validated"):
-            check_form(content.get(key), template[key], key)
+            check_form(content[key], template[key], key)
         # The rate moves with the steps; all else must be what config.json says.
         saved, expected = (
             [{**group, "lr": None} for group in state["optimizer"]["param_groups"]] for state in (content, template)
         )
-        if saved != expected:
+        rates = (state["scheduler"].get("base_lrs") for state in (content, template))
+        if saved != expected or not operator.eq(*rates):
             raise ValueError("its optimizer has other settings than config.json gives")
         if not 0 <= content["validated"] <= content["step"]:
             raise ValueError(f"validated is {content['validated']}, expected at most its step, {content['step']}")
-        if content.get("best") is not None:
+        if content["best"] is not None:
             check_form(content["best"], (0, 0.0), "best")
         own, form = content["ranks"][rank], template["ranks"][rank]
         check_form(own, {**form, "cuda_rng": own.get("cuda_rng"), "window": own.get("window")}, f"ranks[{rank}]")
         torch.Generator().set_state(own["rng"])
-        if own["cuda_rng"] is not None and form["cuda_rng"] is not None:
+        if form["cuda_rng"] is not None and own["cuda_rng"] is not None:
             check_form(own["cuda_rng"], form["cuda_rng"], f"ranks[{rank}].cuda_rng")
+        elif not isinstance(own["cuda_rng"], Tensor | None):  # of a GPU, and continued on the CPU
+            raise ValueError(f"ranks[{rank}].cuda_rng is of type {type(own['cuda_rng']).__name__}, expected Tensor")
         check_window(own["window"])
     except (AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the model in config.json: {reason(error)}") from None
