@@ -196,11 +196,11 @@ def _npy(archive: zipfile.ZipFile, part: zipfile.ZipInfo, name: str, archive_siz
     with archive.open(part) as member:
         data = member.read(part.file_size + 1)  # to the end, where the checksum is compared
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in headers:
-        raise ValueError(f"array {name} is in version {version} of the format, expected (1, 0) or (2, 0)")
-    shape, fortran, dtype = headers[version](stream)
+    try:
+        shape, fortran, dtype = headers[np.lib.format.read_magic(stream)](stream)
+    except Exception as error:
+        raise ValueError(f"array {name} has no header that can be read: {_reason(error)}") from None
     if dtype.kind not in "fiub":
         raise ValueError(f"array {name} has dtype {dtype}, expected real numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():

@@ -162,17 +162,17 @@ def npy(shape, descr="'<f4'", data=bytes(24), version=b"\x01\0"):
     ("member", "message"),
     [
         (npy("(-2, -3)"), r"array weight has the shape \(-2, -3\)"),
-        (npy("(10**30,)"), "array"),
+        (npy("(10**30,)"), "array weight has no header"),
         (npy("(9999999999999,)"), r"has the shape \(9999999999999,\) of float32, but 24 bytes"),
         (npy("(2, 3)", data=bytes(20)), "but 20 bytes"),
         (npy("(2, 3)", data=bytes(25)), "but 25 bytes"),
-        (npy("(2, 3)", version=b"\x03\0"), "version"),
+        (npy("(2, 3)", version=b"\x03\0"), "array weight has no header"),
         (npy("(2, 3)", "'|O'"), "dtype object, expected real numbers"),
         (npy("(2, 3)", "[('a', '<f4')]"), "expected real numbers"),
-        (npy("(2, 3", "'<f4'"), "header"),
-        (npy("2.5"), "shape"),
-        (b"", "array|magic|EOF"),
-        (b"x" * 200, "magic"),
+        (npy("(2, 3"), "array weight has no header"),
+        (npy("2.5"), "array weight has no header"),
+        (b"", "array weight has no header"),
+        (b"x" * 200, "array weight has no header"),
     ],
 )
 def test_npz_members_that_contradict_themselves(tmp_path, member, message):

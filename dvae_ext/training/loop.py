@@ -130,6 +130,12 @@ class Trainer:
                 if self.saved != self.step:
                     self.save()
                 raise Interrupted(self.interrupts.signum or 0, self.step) from None
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, RunError | CheckpointError) or all(
+                    p.isfinite().all() for p in self.model.parameters()
+                ):
+                    raise
+                raise RunError(f"the parameters became NaN or infinite before {self.where()}") from error
 
     def update(self) -> None:
         """One update of the parameters, and the chains after it."""
@@ -169,15 +175,20 @@ class Trainer:
         names, mean = self.window.take()
         values = dict(zip(names, (self.ranks.sum(mean) / self.ranks.world_size).tolist(), strict=True))
         if not math.isfinite(values["loss"]):
-            done = self.run.checkpoints.steps()
-            last = f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
-            raise RunError(f"the loss became {values['loss']} at or shortly before step {self.step}; {last}")
+            raise RunError(f"the loss became {values['loss']} at or shortly before {self.where()}")
         now = time.perf_counter()
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
         self.mark = (now, self.step)
         self.log.write("train", self.step, values)
         self.log.progress(self.step, values)
+
+    def where(self) -> str:
+        """The step, and from where to go on after a failure."""
+        done = self.run.checkpoints.steps()
+        return f"step {self.step}; " + (
+            f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
+        )
 
     def validate(self) -> None:
         """Estimate the validation likelihood, draw a sheet, and keep the parameters if they are the best."""

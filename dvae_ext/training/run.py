@@ -56,6 +56,8 @@ class RunFolder:
             self.notes += [note] if note else []
             if new is not None:
                 self._begin(*new)
+            with saving(self.path / "samples"):
+                (self.path / "samples").mkdir(exist_ok=True)
             self.checkpoints.remove_leftovers()
             yield
 
@@ -76,8 +78,6 @@ class RunFolder:
             raise RunError(
                 f"{self.path} already holds a run; continue it with --resume {self.path}, or choose another --out"
             )
-        with saving(self.path / "samples"):
-            (self.path / "samples").mkdir(exist_ok=True)
         write_atomically(self.path / "version.txt", f"{version}\n".encode())
         write_atomically(self.path / "config.json", config.to_json().encode())
 
