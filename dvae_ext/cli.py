@@ -16,7 +16,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +26,13 @@ from dvae_ext import __version__
 from dvae_ext.benchmarks.command import Mistake
 from dvae_ext.benchmarks.command import main as bench_command
 from dvae_ext.cli_log_z import MISSING, log_z_command, tell, tyro
+from dvae_ext.cli_options import EvaluateOptions, ProbeOptions, ResumeOptions, SampleOptions, TrainOptions
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
 from dvae_ext.training import (
     CheckpointError,
     Interrupted,
+    Report,
     RunConfig,
     RunError,
     RunFolder,
@@ -86,89 +88,6 @@ def train_help() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-@dataclass
-class TrainOptions:
-    """Train a model, keep the parameters with the best validation likelihood and evaluate them on the test set."""
-
-    data: str = "digits"
-    """Data set: a name from dvae-ext train --help."""
-    data_dir: Path | None = None
-    """Folder of the original data files, or of one subfolder for each data set."""
-    binarisation: str | None = None
-    """dynamic (anew at every step), static (once) or none (grey values); by default what the papers do."""
-    preset: str | None = None
-    """Named configuration of the model; every option below overrides one field of it."""
-    out: Path | None = None
-    """Run folder; by default a new one under runs/."""
-    resume: Path | None = None
-    """Continue this run from its last checkpoint; goes with --data-dir and --device alone."""
-
-
-@dataclass
-class ResumeOptions:
-    """Continue a run that was stopped; its configuration, the number of steps too, is taken from the run folder."""
-
-    resume: Path
-    """Run folder."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than before."""
-
-
-@dataclass
-class EvaluateOptions:
-    """Likelihood of the test set: importance-weighted, with its error bar; relaxed latents in their discrete limit, and
-    with log Z where the prior is an RBM.
-
-    Writes report.json, report.md and samples.png to the run folder.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    samples: int = 1000
-    """Importance samples for each test image."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
-
-
-@dataclass
-class SampleOptions:
-    """Write a PNG sheet: samples of the prior (of an RBM a row for each chain), and test images beside their
-    reconstructions."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    out: Path | None = None
-    """PNG file; by default samples.png in the run folder."""
-    size: int = 10
-    """Rows and columns of each panel."""
-    seed: int = 0
-    """Seed of the samples."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
-
-
-@dataclass
-class ProbeOptions:
-    """Classify test images by their mean latents: k-means, nearest neighbours and linear classifiers of few labels.
-
-    Writes probes.json to the run folder. For vae, cat-vae and cg-bpef-vae on data sets with labels: digits, mnist,
-    fashion-mnist.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
 
 
 def field_help(config_class: type) -> dict[str, str]:
@@ -295,7 +214,7 @@ def train_command(args: list[str]) -> None:
     # the processor then takes a third more time for every step. Threads inherit the mode when they start.
     torch.set_flush_denormal(True)
     try:
-        train(config, run, "options" in locals(), show=lambda report: print(f"\n{report.text()}\n", flush=True))
+        train(config, run, "options" in locals(), print_report)
     except Interrupted as stop:
         if first:
             complain(f"\n{stop}; checkpoint saved. Continue with: {resume_command(run)}")
@@ -304,6 +223,12 @@ def train_command(args: list[str]) -> None:
         torch.set_flush_denormal(False)
     if first:
         print(f"written to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
+
+
+def print_report(report: Report) -> None:
+    """Print the table; where nobody reads it, it is still to be written to the run folder."""
+    with suppress(OSError):
+        print(f"\n{report.text()}\n", flush=True)
 
 
 def evaluate_command(args: list[str]) -> None:
@@ -324,7 +249,7 @@ def evaluate_command(args: list[str]) -> None:
             device,
             ranks,
             options.samples,
-            show=lambda report: print(f"{report.text()}\n", flush=True),
+            print_report,
         )
         if ranks.first:
             print(f"written to {run.path}: report.md, report.json, samples.png")

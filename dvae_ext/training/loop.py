@@ -180,7 +180,7 @@ class Trainer:
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
         self.mark = (now, self.step)
-        self.log.write("train", self.step, values)
+        self.ranks.on_first(lambda: self.log.write("train", self.step, values))
         self.log.progress(self.step, values)
 
     def where(self) -> str:
