@@ -1,5 +1,6 @@
 """The command line: what it teaches, what it refuses, and the way from training to samples."""
 
+import contextlib
 import json
 import os
 import re
@@ -247,6 +248,18 @@ def test_the_likelihood_is_printed_where_the_sheet_cannot_be_written(run, tmp_pa
     assert "test log-likelihood" in told.out
     assert told.err == f"dvae-ext: error: cannot save {folder / 'samples.png'}: Is a directory\n"
     assert json.loads((folder / "report.json").read_text())["test"]["num_samples"] == 3
+
+
+def test_a_reader_that_went_away_does_not_cost_the_report(run, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.path, folder)
+    with open("/dev/full", "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        cli.main(["evaluate", str(folder), "--samples", "4"])
+        patched.undo()
+        with contextlib.suppress(OSError):
+            stdout.close()
+    assert json.loads((folder / "report.json").read_text())["test"]["num_samples"] == 4
 
 
 def test_fields_that_config_json_lacks_are_noted(run, tmp_path, capsys):
