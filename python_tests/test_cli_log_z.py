@@ -226,3 +226,29 @@ def test_outputs_are_whole_or_not_there(tmp_path, capsys):
         assert json.loads(told.out)["method"] == "tempering"
         assert f"dvae-ext: error: cannot save {target}: Is a directory\n" in told.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rbm.npz", "there.png"]
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_damaged_bytes_are_refused_or_change_nothing(tmp_path, kind):
+    """Three hundred files with one byte changed; of safetensors in the header, as its data has no checksum."""
+    one = random_rbm(4, 5, 1.0)
+    path = tmp_path / f"rbm.{kind}"
+    if kind == "npz":
+        write_npz(path, **vars(one))
+    else:
+        write_safetensors(path, **vars(one))
+    content = path.read_bytes()
+    end = len(content) if kind == "npz" else len(content) - 4 * (20 + 4 + 5)
+    generator = np.random.default_rng(5)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[generator.integers(end)] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = read_rbm(path)
+        except RunError:
+            refused += 1
+        else:
+            assert all(torch.equal(found[name], value) for name, value in vars(one).items())
+    assert refused > 150
