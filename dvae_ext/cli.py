@@ -15,20 +15,24 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 
+from dvae_ext import __version__
 from dvae_ext.benchmarks.command import Mistake
 from dvae_ext.benchmarks.command import main as bench_command
-from dvae_ext.cli_log_z import MISSING, log_z_command, tyro
+from dvae_ext.cli_log_z import MISSING, log_z_command, tell, tyro
+from dvae_ext.cli_options import EvaluateOptions, ProbeOptions, ResumeOptions, SampleOptions, TrainOptions
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
 from dvae_ext.training import (
     CheckpointError,
     Interrupted,
+    Report,
     RunConfig,
     RunError,
     RunFolder,
@@ -42,6 +46,7 @@ from dvae_ext.training import (
     with_device,
     write_sheet,
 )
+from dvae_ext.training.config import check_range, reason
 
 PROGRAM = "dvae-ext"
 HELP = """\
@@ -62,7 +67,8 @@ Start with
   dvae-ext train --resume RUN                    continue a run that was stopped
 Several processes: torchrun --nproc-per-node=2 -m dvae_ext.cli train dvae ...
 
-dvae-ext train --help lists models, presets and data sets; dvae-ext train MODEL --help lists every option.
+dvae-ext train --help lists models, presets and data sets; dvae-ext train MODEL --help lists every option;
+dvae-ext --version prints the version.
 """
 
 
@@ -82,91 +88,6 @@ def train_help() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-@dataclass
-class TrainOptions:
-    """Train a model, keep the parameters with the best validation likelihood and evaluate them on the test set."""
-
-    data: str = "digits"
-    """Data set: a name from dvae-ext train --help."""
-    data_dir: Path | None = None
-    """Folder of the original data files, or of one subfolder for each data set."""
-    binarisation: str | None = None
-    """dynamic (anew at every step), static (once) or none (grey values); by default what the papers do."""
-    preset: str | None = None
-    """Named configuration of the model; every option below overrides one field of it."""
-    out: Path | None = None
-    """Run folder; by default a new one under runs/."""
-    resume: Path | None = None
-    """Continue this run from its last checkpoint; goes with --data-dir and --device alone."""
-
-
-@dataclass
-class ResumeOptions:
-    """Continue a run that was stopped; its configuration, the number of steps too, is taken from the run folder."""
-
-    resume: Path
-    """Run folder."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than before."""
-
-
-@dataclass
-class EvaluateOptions:
-    """Likelihood of the test set: importance-weighted, with its error bar; relaxed latents in their discrete limit, and
-    with log Z where the prior is an RBM.
-
-    Writes report.json, report.md and samples.png to the run folder.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    samples: int = 1000
-    """Importance samples for each test image."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
-
-
-@dataclass
-class SampleOptions:
-    """Write a PNG sheet: samples of the prior (of an RBM a row for each chain), and test images beside their
-    reconstructions."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    out: Path | None = None
-    """PNG file; by default samples.png in the run folder."""
-    size: int = 10
-    """Rows and columns of each panel."""
-    seed: int = 0
-    """Seed of the samples."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
-
-
-@dataclass
-class ProbeOptions:
-    """Classify test images by their mean latents: k-means, nearest neighbours and linear classifiers of few labels.
-
-    Writes probes.json to the run folder. For vae, cat-vae and cg-bpef-vae on data sets with labels: digits, mnist,
-    fashion-mnist.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    neighbours: int = 10
-    """Nearest neighbours that vote, weighted by the inverse of their distance."""
-    data_dir: Path | None = None
-    """Folder of the data files, if they have moved."""
-    device: str | None = None
-    """Another device than in training."""
 
 
 def field_help(config_class: type) -> dict[str, str]:
@@ -209,10 +130,13 @@ def parse_train(model: str, args: Sequence[str]) -> tuple[RunConfig, Path | None
 
     Two passes: the first finds the data set and the preset, whose defaults the second shows and overrides.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--data", default="digits")
     first.add_argument("--preset", default=None)
-    found, _ = first.parse_known_args(args)
+    try:
+        found, _ = first.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise RunError(f"{error.argument_name}: {error.message}") from None
     base = default_config(model, found.data, found.preset)
     spec = MODELS[model]
     raw = raw_class(spec.config_class, dict(spec.presets[base.preset]) if base.preset else {})
@@ -243,6 +167,7 @@ def parse_train(model: str, args: Sequence[str]) -> tuple[RunConfig, Path | None
         None if options.data_dir is None else str(options.data_dir.resolve()),
     )
     config.training = options.training
+    check_range(vars(options.config))
     try:
         config.model_config = spec.config_class(**vars(options.config))
     except (ValueError, TypeError) as error:
@@ -250,14 +175,21 @@ def parse_train(model: str, args: Sequence[str]) -> tuple[RunConfig, Path | None
     return config, options.out
 
 
-def new_folder(config: RunConfig) -> Path:
+def new_run(config: RunConfig) -> RunFolder:
     """``runs/MODEL-DATA[-PRESET]``, numbered from the second run on."""
     name = "-".join(dict.fromkeys(part for part in (config.model, config.data, config.preset) if part))
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+    return RunFolder(Path("runs") / name, numbered=True)
+
+
+def resume_command(run: RunFolder) -> str:
+    """What continues a run: as many processes as now."""
+    processes, nodes, local = (
+        int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    )
+    if processes == 1:
+        return f"{PROGRAM} train --resume {run.path}"
+    several = f"--nnodes={nodes} " if nodes > 1 else ""
+    return f"torchrun {several}--nproc-per-node={local} -m dvae_ext.cli train --resume {run.path}"
 
 
 def train_command(args: list[str]) -> None:
@@ -276,40 +208,57 @@ def train_command(args: list[str]) -> None:
         raise RunError(f"name the model first: {PROGRAM} train MODEL ...; known: {', '.join(MODELS)}")
     else:
         config, out = parse_train(model, args)
-        run = RunFolder(out or new_folder(config))
+        run = new_run(config) if out is None else RunFolder(out)
     first = int(os.environ.get("RANK", 0)) == 0
     # Adam's moments of weights behind pixels that are rarely lit decay into denormal numbers after some 900 steps, and
     # the processor then takes a third more time for every step. Threads inherit the mode when they start.
     torch.set_flush_denormal(True)
     try:
-        report = train(config, run, resume="options" in locals())
+        train(config, run, "options" in locals(), print_report)
     except Interrupted as stop:
         if first:
-            print(f"\n{stop}; checkpoint saved. Continue with: {PROGRAM} train --resume {run.path}", file=sys.stderr)
+            complain(f"\n{stop}; checkpoint saved. Continue with: {resume_command(run)}")
         raise
     finally:
         torch.set_flush_denormal(False)
     if first:
-        print(f"\n{report.text()}\n\nwritten to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
+        print(f"written to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
+
+
+def print_report(report: Report) -> None:
+    """Print the table; where nobody reads it, it is still to be written to the run folder."""
+    with suppress(OSError):
+        print(f"\n{report.text()}\n", flush=True)
 
 
 def evaluate_command(args: list[str]) -> None:
     """``dvae-ext evaluate``."""
     options = tyro.cli(EvaluateOptions, prog=f"{PROGRAM} evaluate", args=args)
+    check_range({"samples": options.samples}, "--")
     if options.samples < 1:
         raise RunError(f"--samples must be at least 1, got {options.samples}")
     run = RunFolder(options.run)
     config = with_device(run.config(options.data_dir), options.device)
     device = resolve_device(config.training.device)
+    dataset = run.load_dataset(config)
     with process_group(device) as ranks:
-        report = evaluate_run(run, config, run.load_dataset(config), device, ranks, options.samples)
+        evaluate_run(
+            run,
+            config,
+            dataset,
+            device,
+            ranks,
+            options.samples,
+            print_report,
+        )
         if ranks.first:
-            print(f"{report.text()}\n\nwritten to {run.path}: report.md, report.json, samples.png")
+            print(f"written to {run.path}: report.md, report.json, samples.png")
 
 
 def sample_command(args: list[str]) -> None:
     """``dvae-ext sample``."""
     options = tyro.cli(SampleOptions, prog=f"{PROGRAM} sample", args=args)
+    check_range({"size": options.size, "seed": options.seed}, "--")
     if options.size < 2:
         raise RunError(f"--size must be at least 2, got {options.size}")
     if options.out is not None and options.out.suffix.lower() != ".png":
@@ -319,8 +268,7 @@ def sample_command(args: list[str]) -> None:
     device = resolve_device(config.training.device)
     dataset = run.load_dataset(config)
     model, step, problems = run.load_model(config, dataset, device)
-    for problem in problems:
-        print(f"note: {problem}", file=sys.stderr)
+    tell([*run.notes, *problems])
     out = options.out or run.path / "samples.png"
     title = f"{config.model} on {config.images}, step {step:,}"
     write_sheet(out, model, dataset, options.size, options.seed, device, title)
@@ -333,7 +281,8 @@ def probe_command(args: list[str]) -> None:
     run = RunFolder(options.run)
     config = with_device(run.config(options.data_dir), options.device)
     dataset, device = run.load_dataset(config), resolve_device(config.training.device)
-    scores = probe_run(run, config, dataset, device, options.neighbours)
+    scores, problems = probe_run(run, config, dataset, device, options.neighbours)
+    tell([*run.notes, *problems])
     print("\n".join(f"{name:<12} {score}" for name, score in scores.items()))
     print(f"\naccuracy in percent ± standard deviation over seeds, written to {run.path / 'probes.json'}")
 
@@ -348,35 +297,59 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+def complain(text: str) -> None:
+    """Print to stderr; a terminal that was closed, and cannot show it, changes nothing."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def check_values(args: Sequence[str]) -> None:
+    """Raise a sentence for an empty argument, which would name the working directory where a path is expected."""
+    for before, arg in zip(["RUN", *args], args, strict=False):
+        if arg == "" or re.fullmatch(r"--[\w-]+=", arg):
+            name = arg.rstrip("=") or (before if before.startswith("--") else "an argument")
+            raise RunError(f"{name} is empty, expected a value")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0; 2 after an error of the user, told in one sentence; 128 + the signal's number when stopped.
+        0; 2 after an error of the user, told in one sentence; 128 + the signal's number when stopped, but 0 for a
+        process of torchrun that saved its run and stopped as it was told: torchrun takes all else for a crash.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if args else 2
+    if args[0] == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return 0
     try:
         if args[0] not in COMMANDS:
             raise RunError(f"unknown command {args[0]!r}; known: {', '.join(COMMANDS)}")
+        check_values(args)
         COMMANDS[args[0]](args[1:])
     except (DataError, RunError, CheckpointError, Mistake) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        complain(f"{PROGRAM}: error: {error}")
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("torch", "dvae_ext"):
             raise
-        print(f"{PROGRAM}: error: there is no package {error.name}; this command {MISSING}", file=sys.stderr)
+        complain(f"{PROGRAM}: error: there is no package {error.name}; this command {MISSING}")
         return 2
     except OSError as error:
-        print(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        complain(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        complain(f"{PROGRAM}: error: the memory does not suffice: {reason(error)}")
         return 2
     except Interrupted as stop:
-        return 128 + stop.signum
+        return 0 if int(os.environ.get("WORLD_SIZE", 1)) > 1 else 128 + stop.signum
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        complain(f"{PROGRAM}: stopped")
         return 128 + signal.SIGINT
     return 0
 

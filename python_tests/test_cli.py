@@ -1,5 +1,6 @@
 """The command line: what it teaches, what it refuses, and the way from training to samples."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import torch
 
 pytest.importorskip("tyro", reason="tyro is not installed: pip install 'dvae_ext[train]'")
 
-from dvae_ext import cli
+from dvae_ext import __version__, cli
 from dvae_ext.data import DATASETS
 from dvae_ext.models import MODELS
 from dvae_ext.training import RunFolder, TrainingConfig, read_checkpoint
@@ -97,6 +98,23 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["evaluate", "/nowhere", "--samples", "0"], "--samples must be at least 1, got 0"),
         (["sample", "/nowhere"], "/nowhere holds no run"),
         (["sample", "/nowhere", "--size", "1"], "--size must be at least 2, got 1"),
+        (["sample", "/nowhere", "--seed", "9" * 20], "--seed is 9{20}, expected an integer of 64 bits"),
+        (["log-z", "/nowhere.npz", "--seed", "9" * 20], "--seed is 9{20}, expected an integer of 64 bits"),
+        (["log-z", "/nowhere.npz", "--out", "none/a"], "--out: the folder .*none does not exist"),
+        (["train", "dvae", "--seed", "9" * 20], "training.seed is 9{20}, expected an integer of 64 bits"),
+        (["train", "dvae", "--beta", "1e40"], r"beta is 1e\+40, expected a number that float32 holds"),
+        (
+            ["train", "vae", "--hidden", "10000000", "10000000"],
+            "cannot be built, .*you tried to allocate 4[0-9]{14} bytes",
+        ),
+        (["train", "vae", "--latents", "9" * 18], "model vae cannot be built, it may be too large"),
+        (["train", "dvae", "--preset"], "--preset: expected one argument"),
+        (["train", "dvae", "--data"], "--data: expected one argument"),
+        (["train", "dvae", "--out", ""], "--out is empty, expected a value"),
+        (["train", "dvae", "--out="], "--out is empty, expected a value"),
+        (["train", "dvae", "--data", "mnist", "--data-dir", ""], "--data-dir is empty, expected a value"),
+        (["train", "--resume", ""], "--resume is empty, expected a value"),
+        (["evaluate", ""], "an argument is empty, expected a value"),
         (["sample", "/nowhere", "--out", "sheet.txt"], "--out is sheet.txt, expected a file name that ends in .png"),
     ],
 )
@@ -201,9 +219,81 @@ def test_a_run_without_usable_checkpoints(run, tmp_path, capsys):
     assert "no usable checkpoint" in fails(capsys, "train", "--resume", copy)
 
 
-def test_a_run_that_never_reached_a_checkpoint_is_not_offered_for_resuming(run, tmp_path, capsys):
+def test_a_run_that_never_reached_a_checkpoint_begins_anew(run, tmp_path, capsys):
     shutil.copy(run.path / "config.json", tmp_path)
-    assert "ended before its first checkpoint; delete the folder" in fails(capsys, "train", "dvae", "--out", tmp_path)
+    assert "already holds a run; continue it with --resume" in fails(capsys, "train", "dvae", "--out", tmp_path)
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 0
+    assert "has no checkpoint yet: training starts from the beginning" in capsys.readouterr().err
+    before, after = (read_checkpoint(RunFolder(path).checkpoints.path(12))["model"] for path in (run.path, tmp_path))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("command", ["sample", "log-z", "evaluate", "probe"])
+def test_every_command_says_that_the_best_checkpoint_is_damaged(run, tmp_path, capsys, command):
+    folder = tmp_path / "copy"
+    if command == "probe":
+        options = "--steps 4 --checkpoint-every 2 --test-samples 2 --valid-samples 2 --hidden 8 --latents 4"
+        assert cli.main(["train", "vae", "--out", str(folder), *options.split()]) == 0
+    else:
+        shutil.copytree(run.path, folder)
+    (folder / "checkpoints" / "best.pt").write_bytes(b"")
+    capsys.readouterr()
+    assert cli.main([command, str(folder), *(["--method", "exact"] if command == "log-z" else [])]) == 0
+    told = capsys.readouterr()
+    told = told.out if command == "evaluate" else told.err
+    assert re.search(r"note:? .*best\.pt is torn or not a checkpoint", told)
+    assert re.search(r"note:? +step \d+ is used instead", told)
+
+
+def test_the_likelihood_is_printed_where_the_sheet_cannot_be_written(run, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.path, folder)
+    (folder / "samples.png").unlink()
+    (folder / "samples.png").mkdir()
+    (folder / "report.json").unlink()
+    assert cli.main(["evaluate", str(folder), "--samples", "3"]) == 2
+    told = capsys.readouterr()
+    assert "test log-likelihood" in told.out
+    assert told.err == f"dvae-ext: error: cannot save {folder / 'samples.png'}: Is a directory\n"
+    assert json.loads((folder / "report.json").read_text())["test"]["num_samples"] == 3
+
+
+def test_a_reader_that_went_away_does_not_cost_the_report(run, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.path, folder)
+    with open("/dev/full", "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        cli.main(["evaluate", str(folder), "--samples", "4"])
+        patched.undo()
+        with contextlib.suppress(OSError):
+            stdout.close()
+    assert json.loads((folder / "report.json").read_text())["test"]["num_samples"] == 4
+
+
+def test_fields_that_config_json_lacks_are_noted(run, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(run.path, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_config"]["kl_warmup"]
+    (folder / "config.json").write_text(json.dumps(config))
+    note = r"config\.json lacks fields, today's defaults are taken: model_config\.kl_warmup = 0\.3"
+    assert cli.main(["sample", str(folder), "--size", "2"]) == 0
+    assert re.search(note, capsys.readouterr().err)
+    assert cli.main(["evaluate", str(folder), "--samples", "2"]) == 0
+    assert re.search(note, capsys.readouterr().out)
+    assert re.search(note, json.loads((folder / "report.json").read_text())["notes"][0])
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dvae-ext {__version__}\n"
+
+
+def test_a_learning_rate_that_no_model_survives(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert cli.main(["train", "dvae", "--out", str(folder), *SMALL, "--learning-rate", "1e30"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert re.search("the parameters became NaN or infinite before step [0-5]; there is no checkpoint yet", message)
 
 
 def test_grey_images_have_no_likelihood(tmp_path, capsys):
@@ -225,9 +315,10 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
 def test_new_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config, _ = cli.parse_train("dvae", [])
-    assert cli.new_folder(config) == Path("runs/dvae-digits")
-    (tmp_path / "runs" / "dvae-digits").mkdir(parents=True)
-    assert cli.new_folder(config) == Path("runs/dvae-digits-2")
+    for name in ("dvae-digits", "dvae-digits-2"):
+        new = cli.new_run(config)
+        with new.writing((config, "1")):
+            assert new.path == Path("runs") / name
 
 
 def test_ctrl_c_in_a_real_process_leaves_a_resumable_run(tmp_path):

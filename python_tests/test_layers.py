@@ -37,8 +37,9 @@ ALLOWED = {
     "evaluation": MODELS,
     "training": MODELS | {"evaluation"},
     "cli_log_z": MODELS | {"evaluation", "training"},
+    "cli_options": MODELS | {"evaluation", "training", "cli_log_z"},
     "benchmarks": MODELS | {"info"},
-    "cli": MODELS | {"evaluation", "training", "cli_log_z", "benchmarks"},
+    "cli": MODELS | {"evaluation", "training", "cli_log_z", "cli_options", "benchmarks"},
     "__main__": {"benchmarks", "cli"},
 }
 

@@ -129,6 +129,8 @@ def check(options: argparse.Namespace, known: Sequence[str]) -> None:
         raise Mistake(f"--threads must be at least 1, got {options.threads}")
     if options.out is not None and not options.out.resolve().parent.is_dir():
         raise Mistake(f"--out: the folder {options.out.resolve().parent} does not exist")
+    if options.out is not None and options.out.is_dir():  # an empty --out is the working directory
+        raise Mistake(f"--out is the folder {options.out.resolve()}, expected a file")
     if options.device == "cuda":
         if not torch.cuda.is_available():
             raise Mistake("--device cuda: this machine has no CUDA device that torch can use")

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from dvae_ext.data import DATASETS, DataError
 from dvae_ext.models import MODELS
+
+FLOAT32 = torch.finfo(torch.float32)
 
 
 class RunError(RuntimeError):
     """Something is wrong with a configuration or a run folder; the message is one sentence for the user."""
+
+
+def reason(error: Exception) -> str:
+    """The first line of a library's error, without torch's place in its source and the full stop."""
+    line = str(error).partition("\n")[0]
+    return re.sub(r"^\[enforce fail at .*?\] .*?\. ", "", line).rstrip(".") or type(error).__name__
 
 
 @dataclass
@@ -42,6 +53,7 @@ class TrainingConfig:
     """Device to train on: auto (a GPU if there is one), cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        check_range(vars(self), "training.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name not in ("seed", "device") and value < 1:
@@ -88,14 +100,16 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """Inverse of ``to_json``.
+        """Inverse of ``to_json``; fields of ``training`` and ``model_config`` that are absent have today's defaults.
 
         Raises:
             RunError: if the text is not such a configuration.
         """
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise RunError("not valid JSON (nested too deeply)") from None
+        except ValueError as error:  # JSONDecodeError, or an integer of too many digits
             raise RunError(f"not valid JSON ({error})") from None
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, dict) or set(content) != names:
@@ -108,6 +122,16 @@ class RunConfig:
         content["model_config"] = from_fields(config_class, content["model_config"], "model_config")
         return cls(**content)
 
+    def absent_from(self, text: str) -> list[str]:
+        """Fields that the JSON ``text``, from which this configuration was read, does not hold, with their values."""
+        held, whole = json.loads(text), json.loads(self.to_json())
+        return [
+            f"{part}.{name} = {json.dumps(value)}"
+            for part in ("training", "model_config")
+            for name, value in whole[part].items()
+            if name not in held[part]
+        ]
+
 
 def from_fields(config_class: type, values: Any, where: str) -> Any:
     """An instance of a config dataclass from a JSON object; lists become tuples, as no config holds a list."""
@@ -117,10 +141,24 @@ def from_fields(config_class: type, values: Any, where: str) -> Any:
         raise RunError(f"{where} has unknown fields ({unknown}); known: {', '.join(sorted(known))}")
     values = {key: tuplify(value) for key, value in values.items()}
     check_types(values, typing.get_type_hints(config_class), f"{where}.")
+    check_range(values, f"{where}.")
     try:
         return config_class(**values)
     except (TypeError, ValueError) as error:
         raise RunError(f"{where}: {error}") from None
+
+
+def check_range(values: dict[str, Any], prefix: str = "") -> None:
+    """Raise a sentence that names the first integer that 64 bits do not hold, or number that float32 does not."""
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise RunError(f"{prefix}{name} is {number!s:.30}, expected an integer of 64 bits")
+            if isinstance(number, float) and number != 0 and not FLOAT32.tiny <= abs(number) <= FLOAT32.max:
+                raise RunError(
+                    f"{prefix}{name} is {number:g}, expected a number that float32 holds: "
+                    f"0, or {FLOAT32.tiny:.2g} to {FLOAT32.max:.2g} in size"
+                )
 
 
 def check_types(values: dict[str, Any], hints: dict[str, Any], prefix: str = "") -> None:

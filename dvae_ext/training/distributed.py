@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,23 @@ class Ranks:
         finally:
             for statistic, value in zip(found, own, strict=True):
                 statistic.copy_(value)
+
+    def on_first(self, work: Callable[[], Any]) -> Any:
+        """What ``work()`` returns in the first process, for all; the others wait, and leave quietly where it fails."""
+        if self.world_size == 1:
+            return work()
+        value, failure = None, None
+        if self.first:
+            try:
+                value = work()
+            except Exception as error:
+                failure = error
+        value, failed = self.broadcast((value, failure is not None))
+        if failure is not None:
+            raise failure
+        if failed:
+            raise SystemExit(2)  # the first process says why
+        return value
 
     def share(self, tensor: Tensor) -> Tensor:
         """This process's part of the rows; the parts differ in length by at most one."""

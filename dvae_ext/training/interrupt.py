@@ -1,12 +1,18 @@
-"""Ctrl-C and SIGTERM end a run between two steps, with a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two steps, with a checkpoint."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds within which a second signal is the first one again: a shell hangs up beside its terminal, torchrun passes on
+# the Ctrl-C that its processes have had from the terminal.
+ECHO = 1.0
 
 
 class StopRequested(Exception):
@@ -27,7 +33,9 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While active, the first SIGINT or SIGTERM is noted in ``signum``; a second one acts as it would without us.
+    """While active, the first of ``SIGNALS`` is noted in ``signum``; one a second later acts as it would without us.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays so.
 
     Example:
         >>> with Interrupts() as interrupts:
@@ -37,13 +45,15 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._noted = 0.0
         self._at_once = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._handle)
+            for signum in SIGNALS:
+                if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,10 +65,13 @@ class Interrupts:
         self._previous.clear()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._restore()
-        self.signum = signum
-        if self._at_once:
-            raise StopRequested
+        if self.signum is None:
+            self.signum, self._noted = signum, time.monotonic()
+            if self._at_once:
+                raise StopRequested
+        elif time.monotonic() - self._noted > ECHO:
+            self._restore()
+            signal.raise_signal(signum)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

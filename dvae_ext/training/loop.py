@@ -6,7 +6,8 @@ import copy
 import math
 import time
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from dvae_ext import __version__
 from dvae_ext.data import TrainingBatches, derive_seed
 
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, check_state
 from .config import RunConfig, RunError
 from .distributed import Ranks, process_group, resolve_device
 from .interrupt import Interrupted, Interrupts, StopRequested
@@ -34,32 +35,38 @@ OBJECTIVE = "objective"
 SHEET_SAMPLES = 64
 
 
-def train(config: RunConfig, run: RunFolder, resume: bool = False) -> Report:
+def train(
+    config: RunConfig, run: RunFolder, resume: bool = False, show: Callable[[Report], None] | None = None
+) -> Report:
     """Train to the end, evaluate the best parameters on the test set and write the report.
 
     Args:
         config: Configuration, ``run.config()`` when resuming.
         run: Where to write; for a new run the folder must not hold one yet.
-        resume: Continue from the newest usable checkpoint. On the CPU the result is bit for bit that of a run that was
-            never stopped.
+        resume: Continue from the newest usable checkpoint, or from the beginning where there is none yet. On the CPU
+            the result is bit for bit that of a run that was never stopped.
+        show: Given the report, in the first process, before it is written.
 
     Raises:
-        RunError: for a folder that holds a run already, a device that is not there, or a loss that is not finite.
+        RunError: for a folder that holds a run already, or that another process trains in; a device that is not there;
+            a file that cannot be written; a loss that is not finite.
         DataError: for data that is missing or damaged.
-        CheckpointError: if a checkpoint cannot be written, or none can be read.
-        Interrupted: after Ctrl-C or SIGTERM, once the checkpoint is saved.
+        CheckpointError: if a checkpoint cannot be written, or none of those there can be read.
+        Interrupted: after Ctrl-C, SIGTERM or SIGHUP, once the checkpoint is saved.
     """
     device = resolve_device(config.training.device)
-    with process_group(device) as ranks, Interrupts() as interrupts:
+    with process_group(device) as ranks, Interrupts() as interrupts, ExitStack() as stack:
         trainer = Trainer(config, run, ranks, device, interrupts)
+        # Not before data and model are there: what cannot start leaves no folder.
+        new = None if resume else (config, __version__)
+        ranks.on_first(lambda: stack.enter_context(run.writing(new)))
+        run.path = ranks.broadcast(run.path)
         if resume:
             trainer.restore()
-        elif ranks.first:  # not before data and model are there: what cannot start leaves no folder
-            run.create(config, __version__)
         trainer.fit()
         try:
             with trainer.interruptible():
-                return evaluate_run(run, config, trainer.dataset, device, ranks, config.training.test_samples)
+                return evaluate_run(run, config, trainer.dataset, device, ranks, config.training.test_samples, show)
         except StopRequested:
             raise Interrupted(interrupts.signum or 0, trainer.step) from None
 
@@ -106,7 +113,7 @@ class Trainer:
         settings = self.config.training
         with Logbook(self.run.path, self.step, settings.steps, quiet=not self.ranks.first) as self.log:
             self.log.say(f"run folder: {self.run.path}")
-            for note in (*self.dataset.notes, *self.problems):
+            for note in (*self.dataset.notes, *self.run.notes, *self.problems):
                 self.log.say(f"note: {note}")
             if self.valid is not None:
                 self.log.validated(*self.valid)
@@ -129,6 +136,12 @@ class Trainer:
                 if self.saved != self.step:
                     self.save()
                 raise Interrupted(self.interrupts.signum or 0, self.step) from None
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, RunError | CheckpointError) or all(
+                    p.isfinite().all() for p in self.model.parameters()
+                ):
+                    raise
+                raise RunError(f"the parameters became NaN or infinite before {self.where()}") from error
 
     def update(self) -> None:
         """One update of the parameters, and the chains after it."""
@@ -154,7 +167,10 @@ class Trainer:
             return stop
         if self.step % STOP_INTERVAL:
             return False
-        return bool(self.ranks.sum(torch.tensor(float(stop), device=self.device)).item() > 0)
+        if self.ranks.sum(torch.tensor(float(stop), device=self.device)).item() == 0:
+            return False
+        self.interrupts.signum = max(self.ranks.gather(self.interrupts.signum or 0))
+        return True
 
     def interruptible(self) -> Any:
         """Work to abandon at a signal; in company it is finished, as the others would wait for this process."""
@@ -166,15 +182,20 @@ class Trainer:
         values = dict(zip(names, (self.ranks.sum(mean) / self.ranks.world_size).tolist(), strict=True))
         objective = values.pop(OBJECTIVE)
         if not math.isfinite(objective):
-            done = self.run.checkpoints.steps()
-            last = f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
-            raise RunError(f"the loss became {objective} at or shortly before step {self.step}; {last}")
+            raise RunError(f"the loss became {objective} at or shortly before {self.where()}")
         now = time.perf_counter()
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         values["steps_per_second"] = (self.step - self.mark[1]) / (now - self.mark[0])
         self.mark = (now, self.step)
-        self.log.write("train", self.step, values)
+        self.ranks.on_first(lambda: self.log.write("train", self.step, values))
         self.log.progress(self.step, values)
+
+    def where(self) -> str:
+        """The step, and from where to go on after a failure."""
+        done = self.run.checkpoints.steps()
+        return f"step {self.step}; " + (
+            f"the last checkpoint is of step {done[0]}" if done else "there is no checkpoint yet"
+        )
 
     def validate(self) -> None:
         """Estimate the validation likelihood, draw a sheet, and keep the parameters if they are the best."""
@@ -185,11 +206,7 @@ class Trainer:
             sheet: tuple[Tensor, ...] = ()
             if self.ranks.first:
                 sheet = prior_and_reconstructions(self.model, self.dataset, SHEET_SAMPLES, 0, self.device)
-        self.log.write("valid", self.step, result.as_dict())
-        for name, images in zip(("prior", "reconstructions"), sheet, strict=False):
-            grid = image_grid(images, self.dataset.info.image_shape, columns=8)
-            self.log.image(name, self.step, grid)
-            write_grid(self.run.path / "samples" / f"{name}-{self.step:08d}.png", grid)
+        self.ranks.on_first(lambda: self.write_validation(result, sheet))
         self.validated = self.step
         self.saved = -1  # a checkpoint of this step, from before a stop, does not know the outcome
         value = result.log_likelihood
@@ -200,9 +217,16 @@ class Trainer:
         if math.isfinite(value) and (self.best is None or value > self.best[1]):  # NaN is never the best
             self.best = (self.step, value)
             state = self.state()
-            if self.ranks.first:
-                self.run.checkpoints.save_best(state)
+            self.ranks.on_first(lambda: self.run.checkpoints.save_best(state))
         self.mark = (self.mark[0] + time.perf_counter() - started, self.mark[1])  # the rate is that of updates alone
+
+    def write_validation(self, result: Likelihood, sheet: tuple[Tensor, ...]) -> None:
+        """Log the outcome of a validation, and write its prior samples and reconstructions."""
+        self.log.write("valid", self.step, result.as_dict())
+        for name, images in zip(("prior", "reconstructions"), sheet, strict=True):
+            grid = image_grid(images, self.dataset.info.image_shape, columns=8)
+            self.log.image(name, self.step, grid)
+            write_grid(self.run.path / "samples" / f"{name}-{self.step:08d}.png", grid)
 
     def estimate_validation(self) -> Likelihood:
         """Likelihood of the first validation images, few samples each, always with the same noise."""
@@ -245,25 +269,35 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the current step."""
         state = self.state()
-        if self.ranks.first:
-            self.run.checkpoints.save(state, self.step)
+        self.ranks.on_first(lambda: self.run.checkpoints.save(state, self.step))
         self.saved = self.step
 
     def restore(self) -> None:
-        """Continue from the newest usable checkpoint.
+        """Continue from the newest usable checkpoint, or from the beginning where the run has none yet.
 
         Raises:
-            CheckpointError: if there is none, or it belongs to another model or number of processes.
+            CheckpointError: if none can be used, or it belongs to another model or number of processes.
         """
+        if not self.run.checkpoints.files():
+            self.problems = [f"{self.run.path} has no checkpoint yet: training starts from the beginning"]
+            return
         content, self.problems = self.run.checkpoints.load_newest()
+        step, ranks = content["step"], content.get("ranks")
         if self.problems:
-            self.problems.append(f"continuing from step {content['step']}")
-        path = self.run.checkpoints.path(content["step"])
-        if len(content["ranks"]) != self.ranks.world_size:
+            self.problems.append(f"continuing from step {step}")
+        written = self.run.checkpoints.path(step)
+        path = written if written.exists() else self.run.checkpoints.best
+        count = len(ranks) if isinstance(ranks, list) else 0
+        if count != self.ranks.world_size:
             raise CheckpointError(
-                f"{path} was written by {len(content['ranks'])} process(es), this run has {self.ranks.world_size}; "
-                f"resume with torchrun --nproc-per-node={len(content['ranks'])} or the like"
+                f"{path} was written by {count} process(es), this run has {self.ranks.world_size}; "
+                f"resume with torchrun --nproc-per-node={count} or the like"
             )
+        # An optimiser has no state before its first step; what this one does to the parameters is overwritten below.
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        check_state(content, self.state(), self.ranks.rank, path)
         own = content["ranks"][self.ranks.rank]
         load_parameters(self.model, content["model"] | own["buffers"], str(path))
         threads = torch.get_num_threads()
@@ -274,13 +308,14 @@ class Trainer:
             )
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
-        self.step, self.validated, self.saved = content["step"], content["validated"], content["step"]
+        self.step, self.validated = step, content["validated"]
         self.best, self.valid = content["best"], content["valid"]
+        self.saved = step if path == written else -1
         names, total, count = own["window"]
         self.window.names, self.window.count = list(names), count
         self.window.total = None if total is None else total.to(self.device)
         torch.set_rng_state(own["rng"])
-        if own["cuda_rng"] is not None:
+        if own["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda_rng"], self.device)
 
 

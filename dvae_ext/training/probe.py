@@ -13,8 +13,8 @@ from dvae_ext.data.labels import load_labels
 from dvae_ext.evaluation import HasPosteriorFeatures, Score, features, probe
 from dvae_ext.models.base import evaluating
 
-from .checkpoint import write_atomically
 from .config import RunConfig, RunError
+from .files import write_atomically
 from .logbook import json_text
 from .run import RunFolder
 from .sheets import isolated_rng
@@ -24,11 +24,14 @@ FEATURE_BATCH = 200
 
 def probe_run(
     run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device, neighbours: int = 10
-) -> dict[str, Score]:
+) -> tuple[dict[str, Score], list[str]]:
     """Classify the test images by the mean latents of the run's best parameters; writes ``probes.json``.
 
     ``neighbours`` is that of :func:`dvae_ext.evaluation.probe`. Under dynamic binarisation the training images
     are binarised once, with a fixed seed.
+
+    Returns:
+        The scores, and sentences about checkpoints that had to be passed over.
 
     Raises:
         RunError: for a model that has no continuous or categorical posterior to take features from, features that are
@@ -37,7 +40,7 @@ def probe_run(
         CheckpointError: if the run has no usable checkpoint.
     """
     model: Any
-    model, _, _ = run.load_model(config, dataset, device)
+    model, _, problems = run.load_model(config, dataset, device)
     if not isinstance(model, HasPosteriorFeatures) or not isinstance(model, nn.Module):
         raise RunError(f"model {config.model} has no posterior features to probe")
     train_labels, _, test_labels = load_labels(config.data, config.data_dir)
@@ -54,4 +57,4 @@ def probe_run(
         raise RunError(f"{run.path} cannot be probed: {error}") from None
     content = {name: asdict(score) for name, score in scores.items()}
     write_atomically(run.path / "probes.json", (json_text(content, indent=2) + "\n").encode())
-    return scores
+    return scores, problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from dvae_ext.evaluation.likelihood import FEW_SAMPLES
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
 
-from .checkpoint import write_atomically
 from .config import RunConfig
 from .distributed import Ranks
+from .files import write_atomically
 from .likelihood import EVALUATION_BATCH, Likelihood, estimate_likelihood
 from .logbook import json_text
 from .run import RunFolder
@@ -112,12 +112,22 @@ class Report:
 
 
 def evaluate_run(
-    run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device, ranks: Ranks, num_samples: int
+    run: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    device: torch.device,
+    ranks: Ranks,
+    num_samples: int,
+    show: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Estimate the test likelihood of the best parameters, draw a sheet and write ``report.json`` and ``report.md``.
+    """Estimate the test likelihood of the best parameters, write ``report.json`` and ``report.md`` and draw a sheet.
+
+    ``show`` is given the report, in the first process, before anything is written: what took long to compute is not
+    lost where the folder cannot be written to.
 
     Raises:
         CheckpointError: if the run has no usable checkpoint.
+        RunError: if a file cannot be written.
     """
     model, step, problems = run.load_model(config, dataset, device)
     seed = derive_seed(config.training.seed, "test")
@@ -134,15 +144,17 @@ def evaluate_run(
         best=not problems,
         version=__version__,
         test=test,
-        notes=(*dataset.notes, *problems),
+        notes=(*dataset.notes, *run.notes, *problems),
         bounds=bounds,
         active_units=active,
         grey=config.binarisation == "none",
     )
     if ranks.first:
+        if show is not None:
+            show(report)
+        write_report(report, run.path)
         title = f"{report.model} on {report.data}, step {step:,}: {test.log_likelihood:.2f} ± {test.std_error:.2f} nats"
         write_sheet(run.path / "samples.png", model, dataset, SHEET_SIZE, seed, device, title)
-        write_report(report, run.path)
     return report
 
 

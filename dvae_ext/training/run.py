@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,46 +12,77 @@ import torch
 from dvae_ext.data import Dataset, derive_seed, load
 from dvae_ext.models import MODELS, Model
 
-from .checkpoint import CheckpointError, CheckpointStore, read_checkpoint, write_atomically
-from .config import RunConfig, RunError
+from .checkpoint import CheckpointError, CheckpointStore, check_form
+from .config import RunConfig, RunError, reason
+from .files import locked, saving, write_atomically
 
 
 class RunFolder:
     """Paths of one run, and what is stored under them.
 
     ``config.json`` (resolved configuration), ``version.txt`` (package version), ``metrics.jsonl``, ``tensorboard/``,
-    ``checkpoints/``, ``samples/``, ``samples.png``, ``report.json`` and ``report.md``.
+    ``checkpoints/``, ``samples/``, ``samples.png``, ``report.json`` and ``report.md``; ``.lock`` while a
+    process trains.
 
     Args:
         path: The folder.
+        numbered: A new run takes the next free name after ``path``, ``path-2``, ``path-3`` ..., where it is taken.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, numbered: bool = False) -> None:
         self.path = Path(path)
-        self.checkpoints = CheckpointStore(self.path / "checkpoints")
+        self.numbered = numbered
+        self.notes: list[str] = []
+        """Sentences about this run for whoever uses it."""
 
-    def create(self, config: RunConfig, version: str) -> None:
-        """Make the folder and write the configuration.
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """Its checkpoints."""
+        return CheckpointStore(self.path / "checkpoints")
+
+    @contextmanager
+    def writing(self, new: tuple[RunConfig, str] | None = None) -> Iterator[None]:
+        """Be the only process that writes to the run.
+
+        Args:
+            new: Configuration and package version of a run that begins; its folder is made.
 
         Raises:
-            RunError: if it holds a run already, or cannot be made.
+            RunError: if another process writes to it, or it cannot be made; for a new run, if it holds one already.
         """
+        if new is not None:
+            self._make()
+        with locked(self.path) as note:
+            self.notes += [note] if note else []
+            if new is not None:
+                self._begin(*new)
+            with saving(self.path / "samples"):
+                (self.path / "samples").mkdir(exist_ok=True)
+            self.checkpoints.remove_leftovers()
+            yield
+
+    def _make(self) -> None:
+        base = self.path
+        for number in itertools.count(2):
+            try:
+                # Of two processes that want the same name only one can make it.
+                self.path.mkdir(parents=True, exist_ok=not self.numbered)
+                return
+            except OSError as error:
+                if not self.numbered or not isinstance(error, FileExistsError):
+                    raise RunError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+                self.path = base.with_name(f"{base.name}-{number}")
+
+    def _begin(self, config: RunConfig, version: str) -> None:
         if (self.path / "config.json").exists():
-            way = (
-                f"already holds a run; continue it with --resume {self.path}"
-                if self.checkpoints.steps()
-                else "holds a run that ended before its first checkpoint; delete the folder"
+            raise RunError(
+                f"{self.path} already holds a run; continue it with --resume {self.path}, or choose another --out"
             )
-            raise RunError(f"{self.path} {way}, or choose another --out")
-        try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the run folder {self.path}: {error.strerror}") from error
         write_atomically(self.path / "version.txt", f"{version}\n".encode())
         write_atomically(self.path / "config.json", config.to_json().encode())
 
     def config(self, data_dir: Path | str | None = None) -> RunConfig:
-        """The stored configuration, with another data folder if one is given.
+        """The stored configuration, with another data folder if one is given; ``notes`` name the fields it lacks.
 
         Raises:
             RunError: if the folder holds no run, or its configuration cannot be read.
@@ -62,6 +96,8 @@ class RunFolder:
             config = RunConfig.from_json(text)
         except RunError as error:
             raise RunError(f"{path} cannot be used: {error}") from None
+        if filled := config.absent_from(text):
+            self.notes.append(f"{path} lacks fields, today's defaults are taken: {', '.join(filled)}")
         if data_dir is not None:
             config.data_dir = str(Path(data_dir).resolve())
         return config
@@ -80,12 +116,7 @@ class RunFolder:
         Raises:
             CheckpointError: if no checkpoint can be used.
         """
-        problems: list[str] = []
-        try:
-            content = read_checkpoint(self.checkpoints.best)
-        except CheckpointError as error:
-            content, more = self.checkpoints.load_newest()
-            problems = [str(error), *more, f"step {content['step']} is used instead"]
+        content, problems = self.checkpoints.load_best()
         model = build_model(config, dataset, rank=0)
         load_parameters(model, content["model"], f"the checkpoint of step {content['step']}")
         return model.to(device).eval(), content["step"], problems
@@ -102,6 +133,8 @@ def build_model(config: RunConfig, dataset: Dataset, rank: int) -> Model:
         model = MODELS[config.model].build(config.model_config, dataset.info)
     except ValueError as error:
         raise RunError(f"model {config.model} cannot be built for {config.data}: {error}") from None
+    except (MemoryError, OverflowError, RuntimeError) as error:  # torch has RuntimeError for sizes that are absurd
+        raise RunError(f"model {config.model} cannot be built, it may be too large: {reason(error)}") from None
     if config.training.batch_size < model.smallest_batch:
         raise RunError(
             f"training.batch_size is {config.training.batch_size}, expected at least {model.smallest_batch}: this "
@@ -115,10 +148,10 @@ def load_parameters(model: Model, state: dict[str, torch.Tensor], what: str) -> 
     """``load_state_dict`` with an error of one sentence.
 
     Raises:
-        CheckpointError: if names or shapes differ.
+        CheckpointError: if names, shapes or types differ, or a number is not finite.
     """
     try:
+        check_form(dict(state), dict(model.state_dict()), "model")
         model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{what} does not fit the model in config.json: {reason}") from None
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{what} does not fit the model in config.json: {reason(error)}") from None

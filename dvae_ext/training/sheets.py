@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 from dvae_ext.data import Dataset
 from dvae_ext.models import Model
 from dvae_ext.models.base import evaluating
+
+from .files import write_atomically
 
 
 def spread(images: Tensor, count: int) -> Tensor:
@@ -88,6 +91,9 @@ def write_sheet(
         seed: Seed of the samples.
         device: Where the model is.
         title: Line above the panels.
+
+    Raises:
+        RunError: if the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,7 +117,9 @@ def write_sheet(
         )
         axes.set_title(label, fontsize=9)
         axes.set_axis_off()
-    figure.savefig(path)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(path, image.getvalue())
 
 
 def write_grid(path: Path, grid: np.ndarray) -> None:
@@ -119,4 +127,6 @@ def write_grid(path: Path, grid: np.ndarray) -> None:
     from matplotlib.image import imsave
 
     factor = max(1, 400 // grid.shape[1])
-    imsave(path, grid.repeat(factor, axis=0).repeat(factor, axis=1), cmap="gray", vmin=0, vmax=255)
+    image = io.BytesIO()
+    imsave(image, grid.repeat(factor, axis=0).repeat(factor, axis=1), format="png", cmap="gray", vmin=0, vmax=255)
+    write_atomically(path, image.getvalue())

@@ -189,6 +189,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         (["nosuchop"], "unknown op 'nosuchop'; known: overlap_exponential_icdf"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--out", "/no/such/folder/x.json"], "--out: the folder /no/such/folder does not exist"),
+        (["--out", "/tmp"], "--out is the folder /tmp, expected a file"),
         (["--device", "cuda"], "--device cuda: "),
     ],
 )

@@ -1,15 +1,19 @@
 """Run by torchrun in test_processes.py: trains the toy in two processes and compares what must and must not differ."""
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import toy
 
+from dvae_ext import cli
 from dvae_ext.models import MODELS
-from dvae_ext.training import RunFolder, default_config, process_group, read_checkpoint, train
+from dvae_ext.training import RunError, RunFolder, default_config, process_group, read_checkpoint, train
 from dvae_ext.training.interrupt import Interrupts
 from dvae_ext.training.loop import Trainer
 
@@ -79,8 +83,33 @@ def best_is_what_was_recorded(run, ranks):
     torch.testing.assert_close(saved, sum(means) / 2)
 
 
+def failures_are_told_by_the_first(ranks):
+    """The others leave quietly, and do not wait for what will not come."""
+    assert ranks.on_first(lambda: 3) == 3
+
+    def fail():
+        raise RunError("the disk is full")
+
+    with pytest.raises(RunError if ranks.first else SystemExit):
+        ranks.on_first(fail)
+
+
+def stop(base):
+    """``dvae-ext train``, of which the second process is told to stop: what a scheduler does that knows no torchrun."""
+    original = Trainer.update
+
+    def update(self):
+        if self.step == 7 and self.ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+
+    Trainer.update = update
+    sys.exit(cli.main(["train", "toy", "--out", str(base / "told"), "--steps", "1000", "--device", "cpu"]))
+
+
 def main(base):
     with process_group(torch.device("cpu")) as ranks:
+        failures_are_told_by_the_first(ranks)
         gradients_are_averaged(base / "unused", ranks)
         run, stopped = RunFolder(base / "whole"), RunFolder(base / "stopped")
         train(settings(), run)
@@ -93,4 +122,4 @@ def main(base):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"main": main, "stop": stop}[sys.argv[2]](Path(sys.argv[1]))

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import resource
+import zipfile
 
 import pytest
 import torch
@@ -127,3 +128,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(store, monkeypatch, call):
         store.save(content(2), 2)
     assert os.listdir(store.folder) == ["step-00000001.pt"]
     assert store.load_newest()[0]["step"] == 1
+
+
+def test_a_checkpoint_that_would_fill_the_memory_is_refused(store, tmp_path):
+    """torch stores its parts as they are; one that is compressed unpacks to a thousand times the file."""
+    store.save(content(1), 1)
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(store.path(1)) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name) + bytes(10**7))
+    with pytest.raises(CheckpointError, match=r"bomb\.pt is torn .*its parts are larger than the file"):
+        read_checkpoint(path)

@@ -1,13 +1,14 @@
 """Configurations: defaults, presets, and the form on disk."""
 
 import json
+import math
 import re
 
 import pytest
 import toy
 
 from dvae_ext.data import DataError
-from dvae_ext.training import RunConfig, RunError, TrainingConfig, default_config
+from dvae_ext.training import RunConfig, RunError, RunFolder, TrainingConfig, default_config
 
 
 def test_round_trip_through_json():
@@ -45,8 +46,9 @@ def test_unknown_names_list_the_known_ones(arguments, error, message):
 
 def test_damaged_json_is_explained():
     good = json.loads(default_config("toy", "digits").to_json())
-    with pytest.raises(RunError, match="not valid JSON"):
-        RunConfig.from_json("{")
+    for text in ("{", "[" * 100_000, '{"model": ' * 100_000, "9" * 5000):
+        with pytest.raises(RunError, match=r"^not valid JSON"):
+            RunConfig.from_json(text)
     for bad in ([], {}, {**good, "more": 1}):
         with pytest.raises(RunError, match="expected an object with the keys binarisation, data"):
             RunConfig.from_json(json.dumps(bad))
@@ -85,3 +87,36 @@ def test_values_of_another_type_are_named(part, name, value, expected):
 def test_counts_must_be_positive(name):
     with pytest.raises(RunError, match=f"training.{name} must be at least 1, got 0"):
         TrainingConfig(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("training", "steps", 2**63),
+        ("training", "seed", -(10**30)),
+        ("model_config", "beta", 1e40),
+        ("model_config", "learning_rate", math.nan),
+        ("model_config", "learning_rate_factors", [0.1, 1.0, 1e300, 1.0, 1.0]),
+        ("model_config", "weight_decay", 1e-60),
+        ("model_config", "num_chains", 10**25),
+    ],
+)
+def test_numbers_that_nothing_can_hold_are_named(part, name, value):
+    content = json.loads(default_config("dvae", "digits").to_json())
+    content[part][name] = value
+    expected = "an integer of 64 bits" if isinstance(value, int) else "a number that float32 holds"
+    with pytest.raises(RunError, match=rf"^{part}\.{name} is .*, expected {expected}"):
+        RunConfig.from_json(json.dumps(content))
+
+
+def test_absent_fields_are_named_with_the_defaults_that_stand_in(tmp_path):
+    whole = json.loads(default_config("toy", "digits").to_json())
+    del whole["training"]["test_samples"], whole["model_config"]["widths"]
+    run = RunFolder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    config = run.config()
+    assert config.training.test_samples == 1000
+    assert run.notes == [
+        f"{tmp_path / 'config.json'} lacks fields, today's defaults are taken: "
+        "training.test_samples = 1000, model_config.widths = [16]"
+    ]

@@ -5,9 +5,12 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
+import sys
 
+import numpy as np
 import pytest
 import torch
 import toy
@@ -89,7 +92,7 @@ def stop_in(monkeypatch, method, step, signum=signal.SIGINT):
         ("update", 17, signal.SIGTERM, 18),
         ("estimate_validation", 12, signal.SIGINT, 12),
         ("estimate_validation", 30, signal.SIGINT, 30),
-        ("save", 20, signal.SIGINT, 20),
+        ("save", 20, signal.SIGHUP, 20),
     ],
 )
 def test_a_stopped_run_continues_bit_for_bit(
@@ -112,6 +115,63 @@ def test_a_stopped_run_continues_bit_for_bit(
     assert metrics(run) == metrics(uninterrupted)
     whole = json.loads((uninterrupted.path / "report.json").read_text())
     assert json.loads(json.dumps(dataclasses.asdict(report.test))) == whole["test"]
+
+
+class ClosedTerminal:
+    """Standard error after the window was closed."""
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+    flush = isatty = lambda self: self.write("")
+
+
+def test_a_closed_terminal_costs_no_step(toy_config, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    stop_in(monkeypatch, "update", 17, signal.SIGHUP)
+    stderr = ClosedTerminal()
+    stderr.isatty = lambda: False
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stderr)
+        with pytest.raises(Interrupted, match="stopped by SIGHUP after 18 steps"):
+            train(toy_config(), run)
+    assert run.checkpoints.steps()[0] == 18
+
+
+@pytest.mark.parametrize(("step", "told"), [(3, "has no checkpoint yet: training starts from the beginning"), (8, "")])
+def test_a_run_killed_before_its_first_checkpoint_continues(
+    uninterrupted, toy_config, tmp_path, monkeypatch, capsys, step, told
+):
+    """From the beginning, or from the best parameters, which are of step 6 here."""
+    run = RunFolder(tmp_path / "killed")
+    original = Trainer.update
+
+    def die(self):
+        if self.step == step:
+            raise MemoryError
+        original(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", die)
+        with pytest.raises(MemoryError):
+            train(toy_config(), run)
+    assert run.checkpoints.steps() == []
+    assert run.checkpoints.best.exists() == (step > 6)
+    with pytest.raises(RunError, match="already holds a run; continue it with --resume"):
+        train(toy_config(), run)
+    train(run.config(), run, resume=True)
+    assert told in capsys.readouterr().err
+    assert_same(final_state(run), final_state(uninterrupted))
+    assert metrics(run) == metrics(uninterrupted)
+
+
+def test_a_run_in_use_is_neither_resumed_nor_begun_anew(toy_config, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with run.writing((toy_config(), "1")):
+        for resume in (True, False):
+            with pytest.raises(RunError, match=rf"run is in use by process {os.getpid()} on "):
+                train(run.config(), RunFolder(run.path), resume=resume)
+    assert not (run.path / "metrics.jsonl").exists()
 
 
 def test_a_torn_checkpoint_is_announced_and_the_one_before_gives_the_same(uninterrupted, toy_config, tmp_path, capsys):
@@ -164,6 +224,114 @@ def test_a_full_disk_stops_with_the_last_checkpoint_intact(toy_config, tmp_path,
             train(toy_config(), run)
     assert run.checkpoints.steps() == [10]
     assert train(run.config(), run, resume=True).steps == 30
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [(200, r"config\.json"), (700, "events"), (33_000, r"best\.pt")],
+)
+def test_a_disk_that_fills_up_is_one_sentence(toy_config, tmp_path, capfd, limit, name):
+    """At whatever file it happens; no thread of TensorBoard has anything to add."""
+    run = RunFolder(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises((RunError, CheckpointError), match=rf"^cannot save {run.path}/.*({name}).*: File too large"):
+            train(toy_config(log_every=1), run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_a_folder_that_is_deleted_is_not_made_again(toy_config, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    original = Trainer.update
+
+    def delete(self):
+        if self.step == 8:
+            shutil.rmtree(run.path)
+        original(self)
+
+    monkeypatch.setattr(Trainer, "update", delete)
+    with pytest.raises(CheckpointError, match=r"^cannot save .*step-00000010\.pt: No such file or directory"):
+        train(toy_config(), run)
+    assert not run.path.exists()
+
+
+def test_the_likelihood_is_shown_before_anything_is_written(uninterrupted, toy_config):
+    for name in ("samples.png", "report.json"):
+        (uninterrupted.path / name).unlink()
+        (uninterrupted.path / name).mkdir()  # what cannot be written, to root neither
+        shown = []
+        with pytest.raises(RunError, match=rf"cannot save .*{name}: Is a directory"):
+            train(uninterrupted.config(), uninterrupted, resume=True, show=shown.append)
+        assert np.isfinite(shown[0].test.log_likelihood)
+
+
+def change(path, value):
+    """A function that puts ``value`` at ``path``; an ``Exception`` removes what is there."""
+
+    def changed(content):
+        *parents, last = path.split(".")
+        inner = content
+        for key in parents:
+            inner = inner[int(key) if isinstance(inner, list) or key.isdigit() else key]
+        if value is KeyError:
+            del inner[last]
+        else:
+            inner[int(last) if last.isdigit() else last] = value
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("step", "ten", "its step is 'ten'"),
+        ("step", True, "its step is True"),
+        ("step", KeyError, "its step is None"),
+        ("model", [1], "its model is not a set of named tensors"),
+        ("model", KeyError, "its model is not a set of named tensors"),
+        ("model.chains", torch.zeros(9), r"model.chains is torch.float32 \[9\], expected torch.float32 \[8\]"),
+        ("model.chains", torch.zeros(8, dtype=torch.complex64), "model.chains is torch.complex64"),
+        ("model.chains", torch.full((8,), torch.nan), "model.chains holds NaN or infinity"),
+        ("model.chains", torch.zeros(8, device="meta"), "model.chains is no plain tensor"),
+        ("model.chains", KeyError, "model lacks 'chains'"),
+        ("model.more", torch.zeros(8), "model has an unknown 'more'"),
+        ("optimizer", None, "optimizer is of type NoneType, expected dict"),
+        ("optimizer.state.0", KeyError, "optimizer.state lacks 0"),
+        ("optimizer.state.0.exp_avg", torch.zeros(3), "optimizer.state.0.exp_avg is"),
+        ("optimizer.param_groups.0.lr", "fast", "lr is of type str, expected float"),
+        ("optimizer.param_groups.0.capturable", True, "its optimizer has other settings"),
+        ("optimizer.param_groups.0.params", [0] * 6, "params has 6 parts|other settings"),
+        ("scheduler.step", 3, "scheduler has an unknown 'step'"),
+        ("scheduler.last_epoch", 2.5, "last_epoch is of type float, expected int"),
+        ("validated", 10**30, "validated is 1000"),
+        ("best", KeyError, "it lacks best"),
+        ("best", (10, "high"), r"best\[1\] is of type str, expected float"),
+        ("ranks", {}, "was written by 0 process"),
+        ("ranks.0", None, "NoneType"),
+        ("ranks.0.rng", torch.zeros(5), r"ranks\[0\].rng is torch.float32 \[5\]"),
+        ("ranks.0.rng", torch.full_like(torch.get_rng_state(), 255), "mt19937"),
+        ("ranks.0.cuda_rng", {}, "cuda_rng is of type dict"),
+        ("ranks.0.window", (["a"], torch.ones(2), 1), r"window is torch.float32 \[2\], expected torch.float32 \[1\]"),
+        ("ranks.0.window", (["a"], None, 3), "window is not made of"),
+    ],
+)
+def test_forged_checkpoints_are_refused(uninterrupted, path, value, message):
+    store = uninterrupted.checkpoints
+    content = final_state(uninterrupted)
+    if path == "optimizer.state.0":
+        del content["optimizer"]["state"][0]
+    else:
+        change(path, value)(content)
+    for file in store.files():
+        torch.save(content, file)
+    before = store.path(30).read_bytes()
+    with pytest.raises(CheckpointError, match=message):
+        train(uninterrupted.config(), uninterrupted, resume=True)
+    assert store.path(30).read_bytes() == before
 
 
 def test_the_best_parameters_on_validation_are_evaluated(toy_config, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +12,8 @@ import torch
 import toy
 
 from dvae_ext.data import load
-from dvae_ext.training import Ranks, estimate_likelihood, image_grid, write_sheet
-from dvae_ext.training.logbook import Logbook, MetricWindow, json_text, keep_lines_until
+from dvae_ext.training import Ranks, RunError, estimate_likelihood, image_grid, write_sheet
+from dvae_ext.training.logbook import Logbook, MetricWindow, Records, json_text, keep_lines_until
 
 CPU = torch.device("cpu")
 
@@ -89,6 +91,63 @@ def test_the_bar_shows_what_is_known(tmp_path, capsys):
         log.progress(20, values)
         assert log.bar.postfix == before + ", valid=-92.50 ± 0.25"
     assert before == "reconstruction=-90.00, KL - log Z=-110.12, F of chains=-130.00"
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff", DEEP, b'{"step": ' + DEEP, b"{}", b"[]", b"3", b'{"step": "3"}', b'{"step": 2', b"1" * 5000]
+)
+def test_a_damaged_line_is_named_and_dropped(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}')
+    assert keep_lines_until(path, 10) == [f"line 2 of {path} is damaged and was dropped"]
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n'
+    assert keep_lines_until(path, 10) == []
+
+
+def test_metrics_that_cannot_be_written_anew_stay(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    before = b'{"step": 1}\n' * 100 + b'{"step": 2'
+    path.write_bytes(before)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot save .*metrics\.jsonl: File too large"):
+            keep_lines_until(path, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_names_the_file_that_is_appended_to():
+    records = Records(Path("/dev/full"))
+    with pytest.raises(RunError, match=r"^cannot save /dev/full: No space left on device$"):
+        records.write(b"x")
+    records.close()
+
+
+def test_tensorboard_reads_the_events_and_hides_those_of_a_later_attempt(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for done, steps in ((0, (1, 2, 3)), (1, (2,))):
+        with Logbook(tmp_path, done, 3) as log:
+            for step in steps:
+                log.write("train", step, {"loss": step + 10.0 * done})
+            log.image("prior", 1, np.zeros((3, 4), np.uint8))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 12.0)]
+    assert (events.Images("prior")[0].height, events.Images("prior")[0].width) == (3, 4)
+
+
+def test_a_sum_of_other_metrics_is_begun_anew():
+    window = MetricWindow()
+    window.add({"a": torch.tensor(1.0)})
+    window.add({"a": torch.tensor(3.0), "b": torch.tensor(5.0)})
+    names, mean = window.take()
+    assert (names, mean.tolist()) == (["a", "b"], [3.0, 5.0])
 
 
 def test_error_bar_has_two_parts(model, monkeypatch):

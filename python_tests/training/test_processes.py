@@ -15,14 +15,12 @@ from dvae_ext.training import CheckpointError, RunFolder, read_checkpoint, train
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two processes: compare gradients (assertions there), train, and continue a copy from its first checkpoint."""
-    base = tmp_path_factory.mktemp("processes")
+def launch(base, what):
+    """What two processes print, once both have ended without an error."""
     paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     launched = subprocess.Popen(
-        [*command, str(HERE / "processes.py"), str(base)],
+        [*command, str(HERE / "processes.py"), str(base), what],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -35,6 +33,14 @@ def folder(tmp_path_factory):
         os.killpg(launched.pid, signal.SIGKILL)  # torchrun and its children
         raise
     assert launched.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two processes: compare gradients (assertions there), train, and continue a copy from its first checkpoint."""
+    base = tmp_path_factory.mktemp("processes")
+    launch(base, "main")
     return base
 
 
@@ -64,3 +70,12 @@ def test_another_number_of_processes_is_refused(folder):
     run = RunFolder(folder / "whole")
     with pytest.raises(CheckpointError, match=r"was written by 2 process.*this run has 1; resume with torchrun"):
         train(run.config(), run, resume=True)
+
+
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(tmp_path):
+    output = launch(tmp_path, "stop")
+    assert "Traceback" not in output
+    run = RunFolder(tmp_path / "told")
+    assert run.checkpoints.steps() == [10]  # where the processes look after each other next
+    assert output.count("stopped by SIGTERM after 10 steps; checkpoint saved.") == 1
+    assert f"Continue with: torchrun --nproc-per-node=2 -m dvae_ext.cli train --resume {run.path}\n" in output

@@ -1,0 +1,49 @@
+"""Signals: the first is noted, its echo is not a second one."""
+
+import os
+import signal
+
+import pytest
+
+from dvae_ext.training import interrupt
+from dvae_ext.training.interrupt import Interrupts
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_is_noted_and_its_echo_too(signum, clock):
+    before = signal.getsignal(signum)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signum)
+        assert interrupts.signum == signum
+        clock[0] += 0.5
+        os.kill(os.getpid(), signum)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.signum == signum
+    assert signal.getsignal(signum) is before
+
+
+def test_a_second_ctrl_c_acts_at_once(clock):
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        clock[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.signum == signal.SIGINT
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.signum is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
