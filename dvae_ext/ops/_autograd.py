@@ -11,6 +11,7 @@ from torch._C import _after_autograd_keyset, _are_functorch_transforms_active, _
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
 from torch.overrides import has_torch_function
 
 from dvae_ext.ops._arguments import forward_mode_error, refuse_forward_mode
@@ -57,16 +58,22 @@ def register_autograd(
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         raise forward_mode_error(name, "an argument")
 
-    def function(**methods: Callable[..., Any]) -> Any:
-        return type(name, (Function,), {key: staticmethod(method) for key, method in methods.items()})
+    def function(base: Any, **methods: Callable[..., Any]) -> Any:
+        return type(name, (base,), {key: staticmethod(method) for key, method in methods.items()})
 
-    eager = function(forward=forward, backward=checked)
-    dispatched = function(forward=forward_of_dispatcher, backward=backward_of_dispatcher, jvp=jvp)
+    eager = function(Function, forward=forward, backward=checked)
+    # A Function would hand over to torch.func, which has had its turn when the dispatcher calls.
+    dispatched = function(
+        _SingleLevelFunction,
+        forward=forward_of_dispatcher,
+        backward=backward_of_dispatcher,
+        jvp=jvp,
+        _compiled_autograd_key=Function._compiled_autograd_key,
+    )
 
     def kernel(keys: Any, *inputs: Any) -> Any:
-        # Function.apply would hand over to torch.func, which has had its turn.
         with enable_single_level_autograd_function():
-            return super(Function, dispatched).apply(*inputs, keys)
+            return dispatched.apply(*inputs, keys)
 
     _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
 
