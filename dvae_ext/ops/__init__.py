@@ -4,7 +4,7 @@ Derivatives exist in reverse mode: ``backward``, ``torch.autograd.grad``, ``torc
 also under ``torch.func.vmap``, which runs the kernel once for each slice, and ``torch.compile``. A second derivative
 that an op lacks is a ``RuntimeError``. Forward mode (``torch.func.jvp``, ``jacfwd``, ``hessian``,
 ``torch.autograd.forward_ad``) is a ``NotImplementedError``: no op has formulas for it. ``rbm_gibbs_`` and
-``rbm_temper_`` change their arguments and have no derivatives.
+``rbm_temper_``, which change their arguments, have no derivatives, and ``vmap`` refuses them.
 
 Numbers among the arguments (β, temperatures, counts of samples and sweeps) may change from call to call of a compiled
 function: it compiles a first graph for the first value and a second for all others.
