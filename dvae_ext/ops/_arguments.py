@@ -30,7 +30,7 @@ def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dty
 
 
 def refuse_forward_mode(tensor: Tensor, op: str, argument: str) -> None:
-    """torch.library has no forward-mode formulas: without this check an op would lose the tangent without a word."""
+    """The ops have no forward-mode formulas: without this check an op would lose the tangent without a word."""
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
         raise forward_mode_error(op, argument)
 
@@ -95,19 +95,19 @@ def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, posit
     return scalar(check_number(value, op, argument, dtype, positive, " or a tensor"), dtype, like.device)
 
 
-def in_one_dtype(op: str, tensors: dict[str, Tensor], numbers: Collection[str] = ()) -> dict[str, Tensor]:
+def in_one_dtype(op: str, tensors: dict[str, Tensor], exempt: Collection[str] = ()) -> dict[str, Tensor]:
     """The tensors, on one device and in one dtype: 16-bit ones beside a float32 one become float32.
 
-    Those named in ``numbers`` keep their dtype.
+    Those named in ``exempt`` keep their dtype.
     """
     first_name, first = next(iter(tensors.items()))
-    dtypes = {tensor.dtype for name, tensor in tensors.items() if name not in numbers}
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if name not in exempt}
     dtype = first.dtype
     if len(dtypes) > 1 and torch.float32 in dtypes and torch.float64 not in dtypes:
         dtype = torch.float32
-        tensors = {name: tensor if name in numbers else tensor.float() for name, tensor in tensors.items()}
+        tensors = {name: tensor if name in exempt else tensor.float() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
-        if tensor.dtype != dtype and name not in numbers:
+        if tensor.dtype != dtype and name not in exempt:
             raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {dtype} like {first_name}")
         if tensor.device != first.device:
             raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
@@ -117,12 +117,12 @@ def in_one_dtype(op: str, tensors: dict[str, Tensor], numbers: Collection[str] =
 def elementwise_arguments(op: str, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> list[Tensor]:
     """Broadcasts to what the kernels take: contiguous tensors of one shape, single-element parameters left alone."""
     # One float32 element beside 16-bit tensors is a number that keeps its digits.
-    numbers = [
+    exempt = [
         name
         for name, p in parameters.items()
         if p.dtype == torch.float32 and p.numel() == 1 and all(t.dtype in HALF for t in tensors.values())
     ]
-    everything = in_one_dtype(op, {**tensors, **parameters}, numbers)
+    everything = in_one_dtype(op, {**tensors, **parameters}, exempt)
     shape = first_shape = next(iter(everything.values())).shape
     # torch.broadcast_shapes takes as long as a small kernel; single numbers do not need it.
     if any(tensor.shape != first_shape and tensor.ndim > 0 for tensor in everything.values()):
