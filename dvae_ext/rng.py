@@ -1,4 +1,4 @@
-"""Keys for the counter-based generator.
+"""Keys for the counter-based generator, and uniform numbers from torch's.
 
 A key is an ``int64[2]`` tensor (seed, offset). Philox4x32-10 maps it and a *logical* index (chain, unit, sample) to a
 draw, so the same key gives the same draws on every device and for any number of threads, and an op that takes a key is
@@ -7,12 +7,13 @@ a pure function. An op that has consumed n steps of a key is followed by ``advan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
 
 
 def key(seed: int | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -21,7 +22,8 @@ def key(seed: int | None = None, device: torch.device | str | None = None) -> Te
     Args:
         seed: any Python integer that fits in 64 bits; ``None`` draws it from torch's default generator, so that
             ``torch.manual_seed`` decides.
-        device: where the key lives; it must be the device of the tensors it is used with.
+        device: where the key lives, by default torch's default device; it must be the device of the tensors it is used
+            with.
 
     Returns:
         ``int64[2]``: the seed, and the offset 0.
@@ -36,8 +38,8 @@ def key(seed: int | None = None, device: torch.device | str | None = None) -> Te
         tensor([7, 0])
     """
     if seed is None:
-        drawn = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64)
-        return torch.cat([drawn, torch.zeros(1, dtype=torch.int64)]).to(device)
+        drawn = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device="cpu")
+        return F.pad(drawn, (0, 1)).to(torch.get_default_device() if device is None else device)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed is {type(seed).__name__}, expected an integer or None")
     if not -(2**63) <= seed < 2**64:
@@ -60,6 +62,26 @@ def advance_(key: Tensor, steps: int | Tensor) -> Tensor:
     """
     key[1:].add_(steps)
     return key
+
+
+def uniform(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Uniform numbers in [0, 1) from torch's generator, to be compared with probabilities or mapped by an inverse CDF.
+
+    In float32, or float64 where ``like`` has it. 16 bits are too coarse: bfloat16 has 256 numbers, all multiples of
+    1/256, so that an event with a probability of 1/500 happens either never or twice as often as it should.
+
+    Args:
+        shape: of the result.
+        like: a tensor whose device and precision decide.
+        generator: by default torch's own of the device.
+
+    Example:
+        >>> from dvae_ext import rng
+        >>> rng.uniform((2, 3), torch.zeros(4, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.rand(shape, generator=generator, dtype=dtype, device=like.device)
 
 
 class Sampler(nn.Module):

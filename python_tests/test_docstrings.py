@@ -52,5 +52,20 @@ def test_readme_s_python_runs() -> None:
     space: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)  # the project's own text
-    logits = space["BinaryLatents"]()(torch.rand(3, 784))[1]  # type: ignore[operator]
-    assert logits.shape == (3, 200)
+    model = space["BinaryLatents"]()  # type: ignore[operator]
+    assert model(torch.rand(3, 784))[1].shape == (3, 200)
+    assert model.bfloat16()(torch.rand(3, 784).bfloat16())[1].dtype == torch.bfloat16
+    assert model.double()(torch.rand(3, 784).double())[1].dtype == torch.float64
+    # Rare ones come as often as they should under autocast too: 800,000 draws, 6 standard errors.
+    model = model.float()
+    with torch.no_grad():
+        model.encoder.weight.zero_()
+        model.encoder.bias.fill_(-6.5)
+    seen: list[torch.Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        model(torch.rand(4000, 784))
+    posterior = distributions.OverlapExponential(logits=torch.tensor(-6.5, dtype=torch.float64), beta=8.0)
+    share = 1 - posterior.cdf(torch.tensor(0.5, dtype=torch.float64)).item()
+    assert (seen[0] > 0.5).double().mean().item() == pytest.approx(share, abs=6 * (share / 800_000) ** 0.5)

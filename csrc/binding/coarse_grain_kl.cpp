@@ -57,9 +57,10 @@ std::tuple<Tensor, Tensor> coarse_grain_kl_backward(const Tensor& grad, const Te
 }  // namespace
 
 DVAE_EXT_SCHEMAS(coarse_grain_kl) {
-  m.def("coarse_grain_kl(Tensor q_coefficients, Tensor p_coefficients, int num_points) -> Tensor");
+  m.def("coarse_grain_kl(Tensor q_coefficients, Tensor p_coefficients, SymInt num_points) -> Tensor");
   m.def(
-      "coarse_grain_kl_backward(Tensor grad, Tensor q_coefficients, Tensor p_coefficients, int num_points) -> (Tensor, "
+      "coarse_grain_kl_backward(Tensor grad, Tensor q_coefficients, Tensor p_coefficients, SymInt num_points) -> "
+      "(Tensor, "
       "Tensor)");
 }
 

@@ -7,12 +7,16 @@ namespace dvae_ext::binding {
 namespace {
 
 template <class Params>
-Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, double temperature, int64_t num_points,
-              int64_t num_samples) {
+Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, const Tensor& temperature,
+              int64_t num_points, int64_t num_samples) {
   DVAE_EXT_CHECK(coefficients.dim() == 3, op, ": coefficients is ", describe(coefficients),
                  ", expected the shape [batch, dims, order]");
   check_contiguous(coefficients, op, "coefficients");
   check_key(key, coefficients, op);
+  check_shape(temperature, {}, op, "temperature");
+  DVAE_EXT_CHECK(temperature.scalar_type() == ScalarType::Double, op, ": temperature is ", describe(temperature),
+                 ", expected float64");
+  check_same_device(temperature, coefficients, op, "temperature");
   Params params{};
   params.dtype = dtype_of(coefficients, op, "coefficients");
   params.num_samples = num_samples;
@@ -20,11 +24,13 @@ Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, dou
   params.dims = coefficients.size(1);
   params.order = coefficients.size(2);
   params.num_points = num_points;
-  params.temperature = temperature;
+  params.temperature = static_cast<const double*>(temperature.const_data_ptr());
   params.coefficients = coefficients.const_data_ptr();
   params.key = static_cast<const int64_t*>(key.const_data_ptr());
   constexpr int64_t words = int64_t{1} << 32;  // of a generator counter, which tells the samples apart
-  DVAE_EXT_CHECK(temperature > 0, op, ": temperature is ", temperature, ", expected a positive number");
+#if !defined(DVAE_EXT_BACKEND_CUDA)            // to read it there would wait for the device
+  DVAE_EXT_CHECK(*params.temperature > 0, op, ": temperature is ", *params.temperature, ", expected a positive number");
+#endif
   DVAE_EXT_CHECK(params.order >= 1 && params.order <= num_points - 2, op, ": the polynomial has order ", params.order,
                  " on a grid of ", num_points, " points, expected an order from 1 to num_points - 2");
   DVAE_EXT_CHECK(num_samples >= 0 && num_samples * params.batch * params.dims < words, op, ": num_samples is ",
@@ -33,7 +39,7 @@ Params inputs(const char* op, const Tensor& coefficients, const Tensor& key, dou
   return params;
 }
 
-Tensor coarse_grain_sample(const Tensor& coefficients, const Tensor& key, double temperature, int64_t num_points,
+Tensor coarse_grain_sample(const Tensor& coefficients, const Tensor& key, const Tensor& temperature, int64_t num_points,
                            int64_t num_samples) {
   auto params = inputs<kernels::CoarseGrainSample>("coarse_grain_sample", coefficients, key, temperature, num_points,
                                                    num_samples);
@@ -44,7 +50,7 @@ Tensor coarse_grain_sample(const Tensor& coefficients, const Tensor& key, double
 }
 
 Tensor coarse_grain_sample_backward(const Tensor& grad, const Tensor& coefficients, const Tensor& key,
-                                    double temperature, int64_t num_points) {
+                                    const Tensor& temperature, int64_t num_points) {
   const char* op = "coarse_grain_sample_backward";
   DVAE_EXT_CHECK(grad.dim() == 3, op, ": grad is ", describe(grad), ", expected the shape [samples, batch, dims]");
   auto params =
@@ -64,10 +70,12 @@ Tensor coarse_grain_sample_backward(const Tensor& grad, const Tensor& coefficien
 
 DVAE_EXT_SCHEMAS(coarse_grain_sample) {
   m.def(
-      "coarse_grain_sample(Tensor coefficients, Tensor key, float temperature, int num_points, int num_samples) -> "
+      "coarse_grain_sample(Tensor coefficients, Tensor key, Tensor temperature, SymInt num_points, SymInt num_samples) "
+      "-> "
       "Tensor");
   m.def(
-      "coarse_grain_sample_backward(Tensor grad, Tensor coefficients, Tensor key, float temperature, int num_points) "
+      "coarse_grain_sample_backward(Tensor grad, Tensor coefficients, Tensor key, Tensor temperature, SymInt "
+      "num_points) "
       "-> Tensor");
 }
 

@@ -69,7 +69,7 @@ void rbm_gibbs_(Tensor visible, Tensor hidden, const Tensor& weight, const Tenso
 DVAE_EXT_SCHEMAS(rbm_gibbs) {
   m.def(
       "rbm_gibbs_(Tensor(a!) visible, Tensor(b!) hidden, Tensor weight, Tensor visible_bias, Tensor hidden_bias, "
-      "Tensor key, int sweeps) -> ()");
+      "Tensor key, SymInt sweeps) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dvae_ext, DVAE_EXT_DISPATCH_KEY, m) { m.impl("rbm_gibbs_", TORCH_BOX(&rbm_gibbs_)); }

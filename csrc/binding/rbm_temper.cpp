@@ -94,7 +94,7 @@ DVAE_EXT_SCHEMAS(rbm_temper) {
       "rbm_temper_(Tensor(a!) visible, Tensor(b!) level, Tensor(c!) travel, Tensor(d!) statistics, Tensor weight, "
       "Tensor "
       "visible_bias, Tensor hidden_bias, Tensor reference_visible_bias, Tensor reference_hidden_bias, Tensor betas, "
-      "Tensor shifts, Tensor key, int sweeps, int batch, int first_ladder) -> ()");
+      "Tensor shifts, Tensor key, SymInt sweeps, SymInt batch, SymInt first_ladder) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dvae_ext, DVAE_EXT_DISPATCH_KEY, m) { m.impl("rbm_temper_", TORCH_BOX(&rbm_temper)); }

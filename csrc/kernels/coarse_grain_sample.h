@@ -12,16 +12,16 @@ namespace dvae_ext::kernels {
 struct CoarseGrainSample {
   DType dtype;
   int64_t num_samples, batch, dims, order, num_points;
-  double temperature;
-  const void* coefficients;  // [batch, dims, order], powers 1..order
-  const int64_t* key;        // seed, offset
-  void* z;                   // [num_samples, batch, dims]
+  const double* temperature;  // where the coefficients are, so that a graph that is captured may change it
+  const void* coefficients;   // [batch, dims, order], powers 1..order
+  const int64_t* key;         // seed, offset
+  void* z;                    // [num_samples, batch, dims]
 };
 
 struct CoarseGrainSampleBackward {
   DType dtype;
   int64_t num_samples, batch, dims, order, num_points;
-  double temperature;
+  const double* temperature;
   const void* coefficients;
   const int64_t* key;
   const void* grad_z;

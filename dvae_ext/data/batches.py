@@ -72,21 +72,22 @@ class TrainingBatches:
         self.steps_per_epoch = images.shape[0] // (batch_size * world_size)
         self.noise = torch.Generator(device)
         self.epoch = -1
-        self.order = torch.empty(0, dtype=torch.int64)
+        self.order = torch.empty(0, dtype=torch.int64, device=device)
 
     def __call__(self, step: int) -> Tensor:
         """The batch of ``step`` (counted from 0): float32 ``[batch_size, num_pixels]``, zeros and ones unless grey."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
-            shuffle = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            self.order = torch.randperm(self.images.shape[0], generator=shuffle).to(self.images.device)
+            shuffle = torch.Generator("cpu").manual_seed(derive_seed(self.seed, "order", epoch))
+            order = torch.randperm(self.images.shape[0], generator=shuffle, device="cpu")
+            self.order = order.to(self.images.device)
             self.epoch = epoch
         begin = (position * self.world_size + self.rank) * self.batch_size
         batch = self.images.index_select(0, self.order[begin : begin + self.batch_size])
         if not self.dynamic:
             return batch.float()
         self.noise.manual_seed(derive_seed(self.seed, "binarisation", step, self.rank))
-        uniform = torch.rand(batch.shape, generator=self.noise, device=batch.device)
+        uniform = torch.rand(batch.shape, generator=self.noise, dtype=torch.float32, device=batch.device)
         return torch.lt(uniform, batch, out=uniform)
 
 

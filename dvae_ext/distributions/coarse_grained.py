@@ -11,6 +11,7 @@ from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import lazy_property
 
 from dvae_ext import ops, rng
+from dvae_ext.distributions.smoothed_bernoulli import as_tensor, check_probabilities, common_dtype
 
 
 class CoarseGrained(Distribution):
@@ -25,13 +26,13 @@ class CoarseGrained(Distribution):
 
     Args:
         coefficients: c of the powers 1 … M, ``batch_shape + [M]``, with 1 ≤ M ≤ ``num_points`` - 2.
-        temperature: T > 0 of the Concrete vectors.
+        temperature: T > 0 of the Concrete vectors, a number.
         num_points: R.
         validate_args: check parameters and values, as everywhere in torch.distributions.
 
     Raises:
         ValueError: ``coefficients`` without dimensions, M above ``num_points`` - 2, temperature not positive.
-        TypeError: ``coefficients`` is no floating point tensor.
+        TypeError: ``coefficients`` is no floating point tensor, or the temperature is one.
 
     Example:
         >>> posterior = CoarseGrained(torch.tensor([[1.0, -8.0], [3.0, 0.0]]))
@@ -62,8 +63,10 @@ class CoarseGrained(Distribution):
                 f"num_points: expected at least {coefficients.shape[-1] + 2} for a polynomial of order "
                 f"{coefficients.shape[-1]} ≥ 1, got {num_points}"
             )
-        if not temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        if isinstance(temperature, Tensor):
+            raise TypeError("temperature: expected a number, got a tensor, which would have no gradient")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature: expected a positive finite number, got {temperature}")
         self.coefficients = coefficients
         self.temperature = float(temperature)
         self.num_points = num_points
@@ -118,6 +121,7 @@ class CoarseGrained(Distribution):
         """Log density at ``value`` in [-1, 1], broadcast against the batch shape."""
         if self._validate_args:
             self._validate_sample(value)
+        value = self._promoted(value)
         left, right, t = self._cell(value, self._polynomial(self.grid))
         # Log of the interpolated density: with the larger of its two terms made 1, neither can overflow. Past the
         # exponent's bound the other factor is 0.
@@ -133,14 +137,20 @@ class CoarseGrained(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         density, below, width = self._cells
-        left, right, t, below_cell = self._cell(value, density, below)
+        left, right, t, below_cell = self._cell(self._promoted(value), density, below)
         return (below_cell + width * t * (left + 0.5 * t * (right - left))).clamp(0, 1)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Inverse of :meth:`cdf` at probabilities ``value``, broadcast against the batch shape."""
+        """Inverse of :meth:`cdf` at probabilities ``value``, broadcast against the batch shape.
+
+        Raises:
+            ValueError: with validation, a value outside [0, 1] or NaN; without, it gives NaN.
+        """
+        if self._validate_args:
+            check_probabilities(value)
+        value = self._promoted(value)
         density, below, width = self._cells
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
-        value = value.to(torch.result_type(value, below))
         value, below_all = value.expand(shape), below.to(value.dtype).expand(*shape, -1).contiguous()
         cell = torch.searchsorted(below_all, value[..., None].contiguous(), right=True) - 1
         cell = cell.clamp(0, self.num_points - 2)
@@ -150,7 +160,11 @@ class CoarseGrained(Distribution):
         # The root of (right - left) t² / 2 + left t = target in the form that does not cancel.
         root = (left**2 + 2 * (right - left) * target).clamp(min=0).sqrt()
         t = (2 * target / (left + root).clamp(min=torch.finfo(left.dtype).tiny)).clamp(0, 1)
-        return self.grid[cell[..., 0]] + width * t
+        return torch.where((value >= 0) & (value <= 1), self.grid[cell[..., 0]] + width * t, torch.nan)
+
+    def _promoted(self, value: Tensor | float) -> Tensor:
+        """The value in the dtype of arithmetic with the coefficients."""
+        return as_tensor(value, common_dtype((value, self.coefficients)), self.coefficients.device)
 
     def _polynomial(self, x: Tensor) -> Tensor:
         """Σ_m c_m x^m by Horner's rule, ``batch_shape + [n]`` from ``x [..., n]``."""

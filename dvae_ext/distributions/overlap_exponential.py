@@ -68,7 +68,7 @@ class OverlapExponential(SmoothedBernoulli):
         """P(ζ ≤ value), broadcast against the batch shape (DVAE++ appendix A)."""
         if self._validate_args:
             self._validate_sample(value)
-        value = torch.clamp(torch.as_tensor(value, device=self.logits.device), 0, 1)
+        value = torch.clamp(self._promoted(value), 0, 1)
         # Both component CDFs carry the factor 1 − exp(−βζ), exact near ζ = 0 through expm1.
         tail = torch.sigmoid(-self.logits) + self.probs * torch.exp(-self.beta * (1 - value))
         return torch.expm1(-self.beta * value) / torch.expm1(-self.beta) * tail

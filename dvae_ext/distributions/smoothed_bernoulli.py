@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
+from torch.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
+
+from dvae_ext import rng
+from dvae_ext.ops._arguments import scalar
 
 
 def common_dtype(values: Iterable[Tensor | float]) -> torch.dtype:
@@ -23,6 +26,17 @@ def common_dtype(values: Iterable[Tensor | float]) -> torch.dtype:
     tensors = [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
     deciding = [tensor for tensor in tensors if tensor.ndim > 0] or tensors
     return reduce(torch.promote_types, (tensor.dtype for tensor in deciding)) if deciding else torch.get_default_dtype()
+
+
+def as_tensor(value: Tensor | float, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    """A tensor in the dtype, where it is; a number on the device."""
+    return value.to(dtype) if isinstance(value, Tensor) else scalar(value, dtype, device)
+
+
+def check_probabilities(value: Tensor | float) -> None:
+    """Refuses what an inverse CDF has no value for."""
+    if not (isinstance(value, Tensor) and bool(torch.all((value >= 0) & (value <= 1)))):
+        raise ValueError("value: expected a tensor of probabilities in [0, 1]")
 
 
 class SmoothedBernoulli(Distribution, ABC):
@@ -56,10 +70,10 @@ class SmoothedBernoulli(Distribution, ABC):
             raise ValueError("expected exactly one of logits and probs, got " + ("none" if logits is None else "both"))
         if isinstance(given, Tensor) and not given.is_floating_point():
             raise TypeError(f"{name}: expected a floating point tensor, got {given.dtype}")
-        dtype = common_dtype((given, *parameters.values()))
-        given, *others = broadcast_all(
-            *(value.to(dtype) if isinstance(value, Tensor) else value for value in (given, *parameters.values()))
-        )
+        values = (given, *parameters.values())
+        dtype = common_dtype(values)
+        device = next((value.device for value in values if isinstance(value, Tensor)), None)
+        given, *others = torch.broadcast_tensors(*(as_tensor(value, dtype, device) for value in values))
         self.__dict__[name] = given
         self._given = name
         for parameter, value in zip(parameters, others, strict=True):
@@ -85,21 +99,23 @@ class SmoothedBernoulli(Distribution, ABC):
         return new
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw ζ of shape ``sample_shape + batch_shape`` by the inverse CDF of uniforms from torch's generator."""
-        dtype = self.logits.dtype
-        # A uniform in bfloat16 has 8 bits: too coarse to invert. Half types draw and compute in float32.
-        compute = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-        rho = torch.rand(self._extended_shape(sample_shape), dtype=compute, device=self.logits.device)
-        return self._icdf(rho).to(dtype)
+        """Draw ζ of shape ``sample_shape + batch_shape`` by the inverse CDF of uniforms from torch's generator.
+
+        The uniforms have float32's precision at least, ζ the dtype of the parameters.
+        """
+        return self._icdf(rng.uniform(self._extended_shape(sample_shape), self.logits)).to(self.logits.dtype)
 
     def icdf(self, value: Tensor) -> Tensor:
         """Inverse CDF at ``value`` in [0, 1], broadcast against the batch shape; differentiable in the parameters.
 
+        Uniform values give samples, but not where they were drawn in half precision, which is too coarse
+        (:func:`dvae_ext.rng.uniform`).
+
         Raises:
             ValueError: with validation, a value outside [0, 1] or NaN.
         """
-        if self._validate_args and not (isinstance(value, Tensor) and bool(torch.all((value >= 0) & (value <= 1)))):
-            raise ValueError("value: expected a tensor of probabilities in [0, 1]")
+        if self._validate_args:
+            check_probabilities(value)
         return self._icdf(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -120,9 +136,10 @@ class SmoothedBernoulli(Distribution, ABC):
 
     def _arguments(self, value: Tensor | float) -> tuple[Tensor, ...]:
         """``value``, ``logits`` and the parameters of r in the order of ``shape_parameters``, in one dtype."""
-        dtype = torch.result_type(value, self.logits)
+        tensor = self._promoted(value)
         parameters = (self.logits, *(getattr(self, name) for name in self.shape_parameters))
-        tensor = torch.as_tensor(
-            value, dtype=dtype, device=self.logits.device if not isinstance(value, Tensor) else None
-        )
-        return tensor, *(parameter.to(dtype) for parameter in parameters)
+        return tensor, *(parameter.to(tensor.dtype) for parameter in parameters)
+
+    def _promoted(self, value: Tensor | float) -> Tensor:
+        """``value`` in the dtype of arithmetic with the parameters."""
+        return as_tensor(value, common_dtype((value, self.logits)), self.logits.device)

@@ -69,7 +69,7 @@ class SpikeExponential(SmoothedBernoulli):
         """P(ζ ≤ value), broadcast against the batch shape; it starts at q(z = 0)."""
         if self._validate_args:
             self._validate_sample(value)
-        value = torch.as_tensor(value, device=self.logits.device)
+        value = self._promoted(value)
         inside = torch.clamp(value, 0, 1)
         component = torch.exp(-self.beta * (1 - inside)) * torch.expm1(-self.beta * inside) / torch.expm1(-self.beta)
         return torch.where(value < 0, 0.0, torch.sigmoid(-self.logits) + self.probs * component)

@@ -90,7 +90,7 @@ class CGBPEFVAE(rng.Sampler, VariationalAutoencoder):
     def posterior_mean(self, x: Tensor) -> Tensor:
         """Mean of q(z|x) over the grid, ``[B, d]``."""
         self._check(x)
-        posterior = self.posterior(self.encoder(x))
+        posterior = self.posterior(self._encode(x))
         return (posterior.probs * posterior.grid).sum(-1)
 
     def _coefficients(self, parameters: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from dvae_ext import rng
 from dvae_ext.models.base import Model, evaluating
 from dvae_ext.nn import MLP, ExponentialSmoothing, LogisticSmoothing, Smoothing, SpikeSmoothing
 from dvae_ext.objectives import (
@@ -193,12 +194,13 @@ class DVAE(Model):
         Raises:
             ValueError: a mean of another size, or outside [0, 1].
         """
-        mean = data_mean.flatten().to(self.input_mean)
+        mean = data_mean.flatten()
         if mean.numel() != self.num_pixels or not bool(torch.all((mean >= 0) & (mean <= 1))):
             raise ValueError(
                 f"data_mean: expected {self.num_pixels} values in [0, 1], got shape {list(data_mean.shape)}"
             )
         self.input_mean.copy_(mean)
+        mean = mean.to(self.input_mean)
         clip = self.config.output_bias_clip
         output = self.decoder[-1]
         assert isinstance(output, nn.Linear)
@@ -239,7 +241,8 @@ class DVAE(Model):
         logits: list[Tensor] = []
         zetas: list[Tensor] = []
         for encoder in self.encoders:
-            logits.append(encoder(torch.cat([centred, *zetas], -1) if zetas else centred))
+            # Under autocast the networks alone have 16 bits.
+            logits.append(encoder(torch.cat([centred, *zetas], -1) if zetas else centred).to(x.dtype))
             zetas.append(self.smoothing.sample(logits[-1]))
         means = [self.smoothing.posterior_mean(g, zeta) for g, zeta in zip(logits[:-1], zetas[:-1], strict=True)]
         reconstruction = bernoulli_log_likelihood(x, self._decode(zetas)).mean()
@@ -324,7 +327,8 @@ class DVAE(Model):
                 logits = encoder(torch.cat([rows, *states], -1))
             else:
                 logits = encoder(centred).expand(num_samples, -1, -1).flatten(0, 1)
-            uniform = torch.rand(logits.shape, generator=generator, device=x.device, dtype=x.dtype)
+            logits = logits.to(x.dtype)
+            uniform = rng.uniform(logits.shape, logits, generator)
             states.append((uniform < torch.sigmoid(logits)).to(x.dtype))
             log_q += bernoulli_log_likelihood(states[-1], logits)
         return states, log_q

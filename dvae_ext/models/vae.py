@@ -73,7 +73,7 @@ class VAE(VariationalAutoencoder):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), ``[B, d]`` each."""
         self._check(x)
-        mean, logvar = self.encoder(x).chunk(2, -1)
+        mean, logvar = self._encode(x).chunk(2, -1)
         return mean, logvar
 
     @torch.no_grad()

@@ -166,7 +166,7 @@ class VariationalAutoencoder(Model):
             ValueError: an empty batch or another number of pixels.
         """
         self._check(x)
-        parameters = self.encoder(x)
+        parameters = self._encode(x)
         temperature = self.temperature_at(step, total_steps)
         kl = self.kl(parameters).mean()
         reconstruction = self._reconstruction(x, parameters, self.config.num_samples, temperature).mean()
@@ -188,7 +188,7 @@ class VariationalAutoencoder(Model):
                 difference of the terms is a bound on log p(x). The relaxed value is an estimate alone.
         """
         self._check(x)
-        parameters = self.encoder(x)
+        parameters = self._encode(x)
         if exact:
             latents, _ = self.sample_exact(parameters, self.config.num_samples, None)
             reconstruction = bernoulli_log_likelihood(x, self._decode(latents)).mean(0)
@@ -200,14 +200,14 @@ class VariationalAutoencoder(Model):
     def log_weights(self, x: Tensor, num_samples: int, generator: Generator | None = None) -> Tensor:
         """log p(x|z) + log p(z) − log q(z|x), ``[num_samples, B]``; Concrete latents in their categorical limit."""
         self._check(x)
-        latents, log_ratio = self.sample_exact(self.encoder(x), num_samples, generator)
+        latents, log_ratio = self.sample_exact(self._encode(x), num_samples, generator)
         return log_likelihood_of_samples(x, self._decode(latents)) + log_ratio
 
     @torch.no_grad()
     def posterior_features(self, x: Tensor, num_samples: int = 50, generator: Generator | None = None) -> Tensor:
         """The mean of samples of the posterior, ``[B, features]``: what MAE section 4.1.2 probes."""
         self._check(x)
-        latents, _ = self.sample_exact(self.encoder(x), num_samples, generator)
+        latents, _ = self.sample_exact(self._encode(x), num_samples, generator)
         return latents.mean(0)
 
     def generate(self, num_samples: int, generator: Generator | None = None) -> Tensor:
@@ -219,12 +219,16 @@ class VariationalAutoencoder(Model):
         """Mean images ``[B, D]`` of one latent of q(z|x) each."""
         with evaluating(self):
             self._check(x)
-            latents, _ = self.sample_exact(self.encoder(x), 1, None)
+            latents, _ = self.sample_exact(self._encode(x), 1, None)
             return torch.sigmoid(self.decoder(latents[0]))
 
     def _reconstruction(self, x: Tensor, parameters: Tensor, num_samples: int, temperature: float) -> Tensor:
         """log p(x|z) averaged over the samples, ``[B]``."""
         return bernoulli_log_likelihood(x, self._decode(self.sample(parameters, num_samples, temperature))).mean(0)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Parameters of q(z|x) in the precision of ``x``: under autocast the networks alone have 16 bits."""
+        return self.encoder(x).to(x.dtype)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Logits ``[L, B, D]`` of latents ``[L, B, features]``."""

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dvae_ext import rng
+
 
 class Smoothing(Protocol):
     """A family r(ζ|z) with its sampler and its posterior."""
 
     def sample(self, logits: Tensor) -> Tensor:
-        """ζ of the shape of ``logits``, differentiable, with uniforms from torch's generator."""
+        """ζ of the shape and dtype of ``logits``, differentiable, by uniforms of float32's precision at least."""
         ...
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ class ExponentialSmoothing:
     beta: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.icdf(torch.rand_like(logits), logits, self.beta)
+        return self.icdf(rng.uniform(logits.shape, logits), logits, self.beta).to(logits.dtype)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         return torch.sigmoid(logits + self.beta * (2 * zeta - 1))
@@ -59,7 +61,8 @@ class LogisticSmoothing:
     scale: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.icdf(torch.rand_like(logits), logits, self.mu0, self.mu1, self.scale)
+        rho = rng.uniform(logits.shape, logits)
+        return self.icdf(rho, logits, self.mu0, self.mu1, self.scale).to(logits.dtype)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         t0, t1 = (zeta - self.mu0) / self.scale, (zeta - self.mu1) / self.scale
@@ -75,7 +78,7 @@ class SpikeSmoothing:
     beta: float
 
     def sample(self, logits: Tensor) -> Tensor:
-        return self.icdf(torch.rand_like(logits), logits, self.beta)
+        return self.icdf(rng.uniform(logits.shape, logits), logits, self.beta).to(logits.dtype)
 
     def posterior_mean(self, logits: Tensor, zeta: Tensor) -> Tensor:
         """z = 1[ζ > 0], with the gradient that the jump of z contributes to E[zᵀ W μ] (Rolfe 2016).

@@ -1,8 +1,13 @@
 """The functional ops: fast, exact, differentiable, traceable, on CPU and CUDA tensors.
 
-Derivatives exist in reverse mode (``backward``, ``torch.autograd.grad``). Forward mode (``torch.func.jvp``, ``jacfwd``,
-``torch.autograd.forward_ad``) raises ``NotImplementedError``: torch.library takes no formulas for it. The transforms
-``torch.func.grad`` and ``jacrev`` are refused by torch itself for ops of torch.library.
+Derivatives exist in reverse mode: ``backward``, ``torch.autograd.grad``, ``torch.func.grad``, ``vjp`` and ``jacrev``,
+also under ``torch.func.vmap``, which runs the kernel once for each slice, and ``torch.compile``. A second derivative
+that an op lacks is a ``RuntimeError``. Forward mode (``torch.func.jvp``, ``jacfwd``, ``hessian``,
+``torch.autograd.forward_ad``) is a ``NotImplementedError``: no op has formulas for it. ``rbm_gibbs_`` and
+``rbm_temper_``, which change their arguments, have no derivatives, and ``vmap`` refuses them.
+
+Numbers among the arguments (β, temperatures, counts of samples and sweeps) may change from call to call of a compiled
+function: it compiles a first graph for the first value and a second for all others.
 """
 
 from dvae_ext.ops.coarse_grain_kl import coarse_grain_kl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch.autograd import forward_ad
 
 from dvae_ext import _native
 
-FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
+FLOATING = (torch.float32, torch.float64, *HALF)
 
 
 def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dtype, ...] = FLOATING) -> Tensor:
@@ -28,12 +30,18 @@ def check_tensor(tensor: object, op: str, argument: str, dtypes: tuple[torch.dty
 
 
 def refuse_forward_mode(tensor: Tensor, op: str, argument: str) -> None:
-    """torch.library has no forward-mode formulas: without this check an op would lose the tangent without a word."""
+    """The ops have no forward-mode formulas: without this check an op would lose the tangent without a word."""
     if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
-        raise NotImplementedError(
-            f"{op}: {argument} carries a forward-mode tangent (torch.func.jvp, torch.autograd.forward_ad), expected a "
-            "plain tensor: the ops have reverse-mode derivatives alone"
-        )
+        raise forward_mode_error(op, argument)
+
+
+def forward_mode_error(op: str, argument: str) -> NotImplementedError:
+    """What forward mode gets."""
+    return NotImplementedError(
+        f"{op}: {argument} carries a forward-mode tangent (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad)"
+        ", expected a plain tensor: the ops have derivatives of reverse mode alone (backward, torch.autograd.grad, "
+        "torch.func.grad, vjp, jacrev)"
+    )
 
 
 def mark_changed(*tensors: Tensor) -> None:
@@ -45,21 +53,19 @@ def mark_changed(*tensors: Tensor) -> None:
         torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor.is_inference()])
 
 
-def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, positive: bool = True) -> Tensor:
-    """A shape parameter as a tensor like ``like``; a number is checked here, where it costs nothing."""
-    if isinstance(value, Tensor):
-        if value.dtype != like.dtype:
-            raise TypeError(f"{op}: {argument} has dtype {value.dtype}, expected {like.dtype} like the other tensors")
-        if value.device != like.device:
-            raise RuntimeError(f"{op}: {argument} is on {value.device}, expected {like.device} like the other tensors")
-        refuse_forward_mode(value, op, argument)
-        return value
-    if not isinstance(value, (int, float)) and isinstance(value, numbers.Real):  # NumPy's other floats
+def is_integer(value: object) -> bool:
+    """An int that is no bool, or the symbol of one in a traced graph."""
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def check_number(
+    value: object, op: str, argument: str, dtype: torch.dtype, positive: bool = True, or_tensor: str = ""
+) -> float:
+    """The number itself if ``dtype`` has it (among its normal numbers, if positive), or one sentence on what came."""
+    if isinstance(value, numbers.Real) and not isinstance(value, (int, float)):  # NumPy's other floats
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number or a tensor")
-    # Beside 16-bit tensors a number keeps float32's digits.
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        raise TypeError(f"{op}: {argument} is {type(value).__name__}, expected a number{or_tensor}")
     limits = torch.finfo(dtype)
     if not abs(value) <= limits.max or (positive and not value >= limits.tiny):
         expected = "a positive finite number" if positive else "a finite number"
@@ -67,27 +73,67 @@ def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, posit
             name = str(dtype).removeprefix("torch.")
             expected += f" from {limits.tiny:.2g} to {limits.max:.2g}, as {name} has" if positive else f" in {name}"
         raise ValueError(f"{op}: {argument} is {value}, expected {expected}")
-    # full() is a fill on the device; a tensor made from a number would be a copy from the host.
-    return torch.full((), value, dtype=dtype, device=like.device)
+    return value
+
+
+def scalar(value: float, dtype: torch.dtype, device: torch.device | None) -> Tensor:
+    """A number as a tensor on the device, made by a fill there: a copy from the host would be slower.
+
+    A traced fill would have its number for good, and a graph would serve one number. A product takes any.
+    """
+    if torch.compiler.is_compiling():
+        return torch.ones((), dtype=dtype, device=device) * value
+    return torch.full((), value, dtype=dtype, device=device)
+
+
+def parameter(value: float | Tensor, like: Tensor, op: str, argument: str, positive: bool = True) -> Tensor:
+    """A shape parameter as a tensor like ``like``; a number is checked here, where it costs nothing."""
+    if isinstance(value, Tensor):
+        return check_tensor(value, op, argument)
+    # Beside 16-bit tensors a number keeps float32's digits.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return scalar(check_number(value, op, argument, dtype, positive, " or a tensor"), dtype, like.device)
+
+
+def in_one_dtype(op: str, tensors: dict[str, Tensor], exempt: Collection[str] = ()) -> dict[str, Tensor]:
+    """The tensors, on one device and in one dtype: 16-bit ones beside a float32 one become float32.
+
+    Those named in ``exempt`` keep their dtype.
+    """
+    first_name, first = next(iter(tensors.items()))
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if name not in exempt}
+    dtype = first.dtype
+    if len(dtypes) > 1 and torch.float32 in dtypes and torch.float64 not in dtypes:
+        dtype = torch.float32
+        tensors = {name: tensor if name in exempt else tensor.float() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype != dtype and name not in exempt:
+            raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {dtype} like {first_name}")
+        if tensor.device != first.device:
+            raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
+    return tensors
 
 
 def elementwise_arguments(op: str, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> list[Tensor]:
     """Broadcasts to what the kernels take: contiguous tensors of one shape, single-element parameters left alone."""
-    first_name, first = next(iter(tensors.items()))
-    for name, tensor in tensors.items():
-        if tensor.dtype != first.dtype:
-            raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {first.dtype} like {first_name}")
-        if tensor.device != first.device:
-            raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
-    everything = [*tensors.values(), *parameters.values()]
-    shape = first.shape
+    # One float32 element beside 16-bit tensors is a number that keeps its digits.
+    exempt = [
+        name
+        for name, p in parameters.items()
+        if p.dtype == torch.float32 and p.numel() == 1 and all(t.dtype in HALF for t in tensors.values())
+    ]
+    everything = in_one_dtype(op, {**tensors, **parameters}, exempt)
+    shape = first_shape = next(iter(everything.values())).shape
     # torch.broadcast_shapes takes as long as a small kernel; single numbers do not need it.
-    if any(tensor.shape != shape and tensor.ndim > 0 for tensor in everything):
+    if any(tensor.shape != first_shape and tensor.ndim > 0 for tensor in everything.values()):
         try:
-            shape = torch.broadcast_shapes(*(tensor.shape for tensor in everything))
+            shape = torch.broadcast_shapes(*(tensor.shape for tensor in everything.values()))
         except RuntimeError:
-            shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in {**tensors, **parameters}.items())
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in everything.items())
             raise ValueError(f"{op}: the shapes do not broadcast together: {shapes}") from None
-    result = [tensor if tensor.shape == shape else tensor.expand(shape) for tensor in tensors.values()]
-    result += [p if p.shape == shape or p.numel() == 1 else p.expand(shape) for p in parameters.values()]
-    return [tensor.contiguous() for tensor in result]
+    return [
+        (
+            tensor if tensor.shape == shape or (name in parameters and tensor.numel() == 1) else tensor.expand(shape)
+        ).contiguous()
+        for name, tensor in everything.items()
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._autograd import call_backward, register_autograd
+from dvae_ext.ops._autograd import call_backward, refuse_derivative, register_autograd
 
 
 def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
@@ -53,6 +53,7 @@ def register(name: str, arguments: int, second_order: bool) -> Callable[..., Ten
             return tuple(torch.empty_like(inputs[0]) for _ in range(arguments + 1))
 
         torch.library.register_fake(f"dvae_ext::{name}_backward_backward", fake_second)
+        refuse_derivative(f"{name}_backward_backward", f"{name} has no third-order gradient")
 
     def setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(*inputs[:-1])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._arguments import check_tensor, in_one_dtype
 
 
 def check_posteriors(op: str, **parameters: Tensor) -> list[Tensor]:
-    """Parameters ``[batch, dims]`` of one shape, dtype and device, made contiguous."""
+    """Parameters ``[batch, dims]`` of one shape, dtype and device, contiguous; 16 bits beside float32 are widened."""
     first_name, first = next(iter(parameters.items()))
     for name, tensor in parameters.items():
         check_tensor(tensor, op, name)
@@ -18,8 +18,4 @@ def check_posteriors(op: str, **parameters: Tensor) -> list[Tensor]:
             raise ValueError(
                 f"{op}: {name} has shape {list(tensor.shape)}, expected {list(first.shape)} like {first_name}"
             )
-        if tensor.dtype != first.dtype:
-            raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {first.dtype} like {first_name}")
-        if tensor.device != first.device:
-            raise RuntimeError(f"{op}: {name} is on {tensor.device}, expected {first.device} like {first_name}")
-    return [tensor.contiguous() for tensor in parameters.values()]
+    return [tensor.contiguous() for tensor in in_one_dtype(op, parameters).values()]

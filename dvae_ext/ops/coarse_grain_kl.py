@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._arguments import check_tensor, in_one_dtype
 from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 from dvae_ext.ops.coarse_grain_sample import check_grid
 
@@ -50,8 +50,8 @@ def coarse_grain_kl(q_coefficients: Tensor, p_coefficients: Tensor, num_points: 
 
     Returns:
         ``[batch, dims]``, Σ_r q_r log(q_r / p_r) with q = softmax(Σ_m c_m ζ^m): ≥ 0, and zero where q and p have the
-        same coefficients. float32, float64, and bfloat16 or float16 with float32 inside. Differentiable once in
-        both; a second time is an error. NaN in, NaN out.
+        same coefficients. float32, float64, and bfloat16 or float16 with float32 inside; 16-bit coefficients beside
+        float32 ones give float32. Differentiable once in both; a second time is an error. NaN in, NaN out.
 
     Raises:
         TypeError: an argument is of the wrong type or dtype.
@@ -75,14 +75,6 @@ def coarse_grain_kl(q_coefficients: Tensor, p_coefficients: Tensor, num_points: 
             f"{op}: p_coefficients has shape {list(p_coefficients.shape)}, expected [dims, order] = "
             f"{list(q_coefficients.shape[1:])} like q_coefficients"
         )
-    if p_coefficients.dtype != q_coefficients.dtype:
-        raise TypeError(
-            f"{op}: p_coefficients has dtype {p_coefficients.dtype}, expected {q_coefficients.dtype} like "
-            "q_coefficients"
-        )
-    if p_coefficients.device != q_coefficients.device:
-        raise RuntimeError(
-            f"{op}: p_coefficients is on {p_coefficients.device}, expected {q_coefficients.device} like q_coefficients"
-        )
+    both = in_one_dtype(op, {"q_coefficients": q_coefficients, "p_coefficients": p_coefficients})
     check_grid(op, q_coefficients.shape[2], num_points)
-    return _OP(q_coefficients.contiguous(), p_coefficients.contiguous(), num_points)
+    return _OP(*(tensor.contiguous() for tensor in both.values()), num_points)

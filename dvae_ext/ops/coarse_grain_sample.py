@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dvae_ext.ops._arguments import check_tensor
+from dvae_ext.ops._arguments import check_number, check_tensor, is_integer, scalar
 from dvae_ext.ops._autograd import call_backward, refuse_second_order, register_autograd
 
 
 @torch.library.register_fake("dvae_ext::coarse_grain_sample")
-def _fake(coefficients: Tensor, key: Tensor, temperature: float, num_points: int, num_samples: int) -> Tensor:
+def _fake(coefficients: Tensor, key: Tensor, temperature: Tensor, num_points: int, num_samples: int) -> Tensor:
     return coefficients.new_empty((num_samples, coefficients.shape[0], coefficients.shape[1]))
 
 
 @torch.library.register_fake("dvae_ext::coarse_grain_sample_backward")
-def _fake_backward(grad: Tensor, coefficients: Tensor, key: Tensor, temperature: float, num_points: int) -> Tensor:
+def _fake_backward(grad: Tensor, coefficients: Tensor, key: Tensor, temperature: Tensor, num_points: int) -> Tensor:
     return torch.empty_like(coefficients)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    coefficients, key, ctx.temperature, ctx.num_points, _ = inputs
-    ctx.save_for_backward(coefficients, key)
+    coefficients, key, temperature, ctx.num_points, _ = inputs
+    ctx.save_for_backward(coefficients, key, temperature)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -32,7 +31,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         torch.ops.dvae_ext.coarse_grain_sample_backward.default,
         grad.contiguous(),
         *ctx.saved_tensors,
-        ctx.temperature,
         ctx.num_points,
     )
     return grad_coefficients, None, None, None, None
@@ -44,7 +42,7 @@ refuse_second_order("coarse_grain_sample")
 
 def check_grid(op: str, order: int, num_points: int) -> None:
     """A polynomial of this order needs a grid on which it is not redundant."""
-    if isinstance(num_points, bool) or not isinstance(num_points, int):
+    if not is_integer(num_points):
         raise TypeError(f"{op}: num_points is {type(num_points).__name__}, expected an integer")
     if not 1 <= order <= num_points - 2:
         raise ValueError(
@@ -67,7 +65,8 @@ def coarse_grain_sample(
         coefficients: ``[batch, dims, order]``, c of the powers 1 … order, with 1 ≤ order ≤ ``num_points`` - 2.
         key: ``int64[2]`` from :func:`dvae_ext.rng.key`, on the same device. The op consumes one step and leaves it to
             the caller to advance the key; advancing it before the backward pass does no harm.
-        temperature: T > 0. As T → 0, z takes the value ζ_r with probability softmax(Σ_m c_m ζ^m)_r.
+        temperature: T > 0, a number; it has no gradient. As T → 0, z takes the value ζ_r with probability
+            softmax(Σ_m c_m ζ^m)_r.
         num_points: R, the number of grid points.
         num_samples: L, how many samples of each posterior.
 
@@ -98,13 +97,13 @@ def coarse_grain_sample(
         raise ValueError(f"{op}: key has shape {list(key.shape)}, expected [2], from dvae_ext.rng.key")
     if key.device != coefficients.device:
         raise RuntimeError(f"{op}: key is on {key.device}, expected {coefficients.device} like coefficients")
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(f"{op}: temperature is {type(temperature).__name__}, expected a number")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"{op}: temperature is {temperature}, expected a positive finite number")
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int):
+    if isinstance(temperature, Tensor):
+        raise TypeError(f"{op}: temperature is a tensor, expected a number, as it has no gradient")
+    number = check_number(temperature, op, "temperature", torch.float64)
+    if not is_integer(num_samples):
         raise TypeError(f"{op}: num_samples is {type(num_samples).__name__}, expected an integer")
     if num_samples < 0:
         raise ValueError(f"{op}: num_samples is {num_samples}, expected a number ≥ 0")
+    temperature_there = scalar(number, torch.float64, coefficients.device)
     # The copy lets the caller advance the key in place while the backward pass still needs the old one.
-    return _OP(coefficients.contiguous(), key.clone(), float(temperature), num_points, num_samples)
+    return _OP(coefficients.contiguous(), key.clone(), temperature_there, num_points, num_samples)

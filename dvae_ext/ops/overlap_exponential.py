@@ -18,18 +18,19 @@ def overlap_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) 
     gradient grows like exp(β/2) / β²: values of β above 15 are exact here but of little use for training.
 
     Args:
-        rho: uniform numbers in [0, 1], any shape that broadcasts.
+        rho: uniform numbers in [0, 1], any shape that broadcasts. Drawn in 16 bits they are too coarse:
+            :func:`dvae_ext.rng.uniform` draws them in float32, which may stand beside logits of 16 bits.
         logits: logit q of the binary variable; ±infinity is the certain variable.
         beta: inverse temperature > 0, a number or a tensor.
 
     Returns:
         ζ in [0, 1] of the broadcast shape, 0 at ``rho`` = 0 and 1 at ``rho`` = 1 whatever the logits are. Where an
         argument is NaN, ``rho`` outside [0, 1] or ``beta`` ≤ 0 it is NaN. The slope in ``rho`` is 1/density, held
-        finite where that is beyond the dtype. float32, float64, bfloat16 and float16 (the last two compute in float32).
-        Differentiable twice in all arguments.
+        finite where that is beyond the dtype. float32, float64, bfloat16 and float16 (the last two compute in float32);
+        16-bit tensors beside a float32 one give float32. Differentiable twice in all arguments.
 
     Raises:
-        TypeError: an argument is no tensor of these dtypes, or dtypes differ.
+        TypeError: an argument is no tensor of these dtypes, or float64 stands beside another.
         ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite in the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.
 

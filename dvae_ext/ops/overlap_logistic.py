@@ -35,8 +35,9 @@ def overlap_logistic_icdf(
     """Inverse CDF of the mixture q Logistic(μ1, s) + (1-q) Logistic(μ0, s) on the real line (DVAE++ appendix B).
 
     Args:
-        rho: uniform numbers in [0, 1], any shape that broadcasts. The ends would map to ±infinity: values are held
-            2⁻²⁴ (float64: 2⁻⁵³) away from them.
+        rho: uniform numbers in [0, 1], any shape that broadcasts. Drawn in 16 bits they are too coarse:
+            :func:`dvae_ext.rng.uniform` draws them in float32, which may stand beside logits of 16 bits. The ends would
+            map to ±infinity: values are held 2⁻²⁴ (float64: 2⁻⁵³) away from them.
         logits: logit q of the binary variable; ±infinity leaves one component.
         mu0, mu1: the places that stand for 0 and 1, ``mu1 > mu0``, numbers or tensors.
         scale: width of both components > 0, a number or a tensor, as small as the dtype has: ζ tends to ``mu0`` or
@@ -44,10 +45,11 @@ def overlap_logistic_icdf(
 
     Returns:
         ζ of the broadcast shape. Where an argument is NaN, ``rho`` outside [0, 1], ``scale`` ≤ 0 or ``mu1`` ≤ ``mu0``
-        are NaN. float32, float64, bfloat16, float16. Differentiable once in all arguments; a second time is an error.
+        are NaN. float32, float64, bfloat16, float16; 16-bit tensors beside a float32 one give float32. Differentiable
+        once in all arguments; a second time is an error.
 
     Raises:
-        TypeError: an argument is no tensor of these dtypes, or dtypes differ.
+        TypeError: an argument is no tensor of these dtypes, or float64 stands beside another.
         ValueError: shapes do not broadcast; ``mu1`` ≤ ``mu0``; ``scale`` is a number that is not positive and finite in
             the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.

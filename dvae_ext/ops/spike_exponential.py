@@ -14,18 +14,19 @@ def spike_exponential_icdf(rho: Tensor, logits: Tensor, beta: float | Tensor) ->
     """Inverse CDF of q r(ζ|1) + (1-q) δ(ζ) with r(ζ|1) ∝ exp(βζ) on [0, 1] (DVAE++ section 2; Rolfe 2016).
 
     Args:
-        rho: uniform numbers in [0, 1], any shape that broadcasts; ζ = 0 for ``rho`` ≤ 1 - q.
+        rho: uniform numbers in [0, 1], any shape that broadcasts; ζ = 0 for ``rho`` ≤ 1 - q. Drawn in 16 bits they are
+            too coarse: :func:`dvae_ext.rng.uniform` draws them in float32, which may stand beside logits of 16 bits.
         logits: logit q of the binary variable. At -infinity ζ = 0 for every ``rho``; ``rho`` = 1 has no limit there, as
             it gives 1 for every finite logit.
         beta: inverse temperature > 0, a number or a tensor.
 
     Returns:
         ζ in [0, 1] of the broadcast shape. Where an argument is NaN, ``rho`` outside [0, 1] or ``beta`` ≤ 0 it is NaN.
-        float32, float64, bfloat16, float16. Differentiable once in all arguments (zero on the spike); a second time is
-        an error.
+        float32, float64, bfloat16, float16; 16-bit tensors beside a float32 one give float32. Differentiable once in
+        all arguments (zero on the spike); a second time is an error.
 
     Raises:
-        TypeError: an argument is no tensor of these dtypes, or dtypes differ.
+        TypeError: an argument is no tensor of these dtypes, or float64 stands beside another.
         ValueError: shapes do not broadcast, or ``beta`` is a number that is not positive and finite in the dtype.
         RuntimeError: tensors on different devices, or on a device without kernels.
 

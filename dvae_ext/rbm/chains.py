@@ -54,11 +54,11 @@ class PersistentChains(rng.Sampler):
         self._rbm = (rbm,)  # in a tuple, so that nn.Module does not register it as a part
         self._gibbs = ops.rbm_gibbs_ if gibbs is None else gibbs
         weight = rbm.weight
-        key = rng.key(seed)
+        key = rng.key(seed, "cpu")
         # The op's counters start at zero for the same key, so the initial coins come from a generator of their own.
-        generator = torch.Generator().manual_seed(int(key[0]) ^ 0x5DEECE66D)
+        generator = torch.Generator("cpu").manual_seed(int(key[0]) ^ 0x5DEECE66D)
         for name, units in (("visible", rbm.n_visible), ("hidden", rbm.n_hidden)):
-            coins = torch.randint(0, 2, (num_chains, units), generator=generator)
+            coins = torch.randint(0, 2, (num_chains, units), generator=generator, device="cpu")
             setattr(self, name, coins.to(weight.device, weight.dtype))
         self.key = key.to(weight.device)
 

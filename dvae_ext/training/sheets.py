@@ -20,7 +20,7 @@ from .files import write_atomically
 
 def spread(images: Tensor, count: int) -> Tensor:
     """``count`` images from all over the set: files are often sorted by class."""
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images)), device=images.device).long()]
 
 
 @contextmanager

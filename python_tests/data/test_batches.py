@@ -17,6 +17,16 @@ def test_any_step_can_be_drawn_without_the_ones_before():
         assert torch.equal(in_order(step), sequence[step])
 
 
+def test_batches_have_the_device_that_is_named():
+    expected = [TrainingBatches(images, 5, seed=3)(step) for images in (GREY, BITS) for step in (0, 7)]
+    torch.set_default_device("meta")
+    try:
+        batches = [TrainingBatches(images, 5, seed=3)(step) for images in (GREY, BITS) for step in (0, 7)]
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True))
+
+
 def test_an_epoch_holds_no_image_twice_and_epochs_differ():
     index = torch.eye(23, dtype=torch.uint8)
     batches = TrainingBatches(index, 5, seed=0)

@@ -93,8 +93,11 @@ def test_uniform() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="num_points: expected at least 5"):
         CoarseGrained(torch.zeros(3), num_points=4)
-    with pytest.raises(ValueError, match="temperature: expected a positive number"):
+    with pytest.raises(ValueError, match="temperature: expected a positive finite number"):
         CoarseGrained(torch.zeros(3), temperature=0.0)
+    for tensor in (torch.tensor(0.5), torch.tensor(0.5, requires_grad=True)):
+        with pytest.raises(TypeError, match="temperature: expected a number, got a tensor"):
+            CoarseGrained(torch.zeros(3), temperature=tensor)
     with pytest.raises(TypeError, match="coefficients: expected a floating point tensor"):
         CoarseGrained(torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="coefficients: expected at least one dimension"):
@@ -132,6 +135,23 @@ def test_log_prob_holds_for_steep_polynomials_and_outside() -> None:
     assert distribution.cdf(z).isnan().tolist() == [False] * 5 + [True]
     (slope,) = torch.autograd.grad(log_prob[:4].sum(), coefficients)
     torch.testing.assert_close(slope, torch.tensor([-1 - 0.5 + 0.5 + 1 - 4, 1 + 0.25 + 0.25 + 1 - 4]))
+
+
+def test_values_outside_of_the_range_are_refused_or_answered() -> None:
+    checked, free = (CoarseGrained(torch.tensor([1.0, -2.0]), validate_args=check) for check in (True, False))
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"value: expected a tensor of probabilities in \[0, 1\]"):
+            checked.icdf(torch.tensor([0.5, bad]))
+        assert free.icdf(torch.tensor([0.5, bad])).isnan().tolist() == [False, True]
+    for bad in (-1.1, 1.1, math.nan):
+        for method in (checked.log_prob, checked.cdf):
+            with pytest.raises(ValueError, match="within the support"):
+                method(torch.tensor([0.5, bad]))
+    torch.testing.assert_close(free.cdf(torch.tensor([-1.1, 1.1])), torch.tensor([0.0, 1.0]))
+    assert free.log_prob(torch.tensor([-1.1, 1.1])).tolist() == [-math.inf] * 2
+    torch.testing.assert_close(checked.icdf(torch.tensor([0.0, 1.0])), torch.tensor([-1.0, 1.0]))
+    for name in ("log_prob", "cdf", "icdf"):
+        torch.testing.assert_close(getattr(free, name)(0.25), getattr(checked, name)(torch.tensor(0.25)))
 
 
 def test_empty_batches_and_samples() -> None:

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch.distributions import Distribution
 
-from dvae_ext.distributions import OverlapExponential, OverlapLogistic, SpikeExponential
+from dvae_ext.distributions import CoarseGrained, OverlapExponential, OverlapLogistic, SpikeExponential
 
 LOGITS = (-4.0, -0.5, 0.0, 2.0)
 KINDS = {
@@ -154,6 +154,24 @@ def test_every_device_gives_the_same_values(kind: str, device: torch.device) -> 
     torch.testing.assert_close(distribution.log_prob(point.to(device)).cpu(), expected.log_prob(point))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "coarse_grained"])
+def test_results_follow_the_parameters_and_not_the_default_device(kind: str) -> None:
+    logits, value = torch.tensor(LOGITS), torch.full((4,), 0.3)
+    torch.set_default_device("meta")
+    try:
+        if kind == "coarse_grained":
+            distribution: Distribution = CoarseGrained(logits[:, None])
+        else:
+            distribution = KINDS[kind](logits, 6.0)
+        results = [distribution.rsample((2,)), distribution.mean, distribution.variance]
+        results += [getattr(distribution, name)(value) for name in ("log_prob", "cdf", "icdf")]
+        distribution._validate_args = False
+        results += [getattr(distribution, name)(0.3) for name in ("log_prob", "cdf", "icdf")]
+    finally:
+        torch.set_default_device(None)
+    assert all(result.device.type == "cpu" and bool(result.isfinite().all()) for result in results)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_and_expand(kind: str) -> None:
     torch.manual_seed(4)
@@ -293,6 +311,11 @@ def test_numbers_and_values_outside_without_validation(kind: str) -> None:
     for name in ("log_prob", "cdf", "icdf"):
         expected = getattr(checked, name)(torch.tensor(0.25))
         torch.testing.assert_close(getattr(free, name)(0.25), expected)
+        # A number has all of its digits beside parameters in float64.
+        wide = KINDS[kind](logits.double(), 6.0)
+        wide._validate_args = False
+        expected = getattr(wide, name)(torch.tensor(0.3, dtype=torch.float64))
+        torch.testing.assert_close(getattr(wide, name)(0.3), expected, rtol=1e-14, atol=0)
     assert free.icdf(torch.tensor(1.5)).isnan().all()
     if kind != "overlap_logistic":
         for outside, below in ((-0.5, 0.0), (1.5, 1.0)):

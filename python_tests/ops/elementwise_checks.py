@@ -31,6 +31,7 @@ def check_everything_common(case: Case, device: torch.device) -> None:
     gradients_are_right(case, device)
     shapes_and_layouts(case, device)
     half_precision(case, device)
+    sixteen_bits_beside_float32(case, device)
     nan_stays_nan(case, device)
     passes_opcheck(case, device)
     compiles_without_a_break(case, device)
@@ -103,6 +104,27 @@ def half_precision(case: Case, device: torch.device) -> None:
         (grad,) = torch.autograd.grad(result.sum(), logits)
         (wide_grad,) = torch.autograd.grad(wide.sum(), wide_logits)
         torch.testing.assert_close(grad, wide_grad.to(dtype), rtol=0, atol=0)
+
+
+def sixteen_bits_beside_float32(case: Case, device: torch.device) -> None:
+    """The result is that of float32 tensors, the gradients have the dtypes of their arguments."""
+    for dtype in (torch.bfloat16, torch.float16):
+        first, logits = case.inputs((300,), torch.float32, device)
+        logits = logits.to(dtype).requires_grad_()
+        last = torch.full((300,), case.parameters[-1], device=device, dtype=dtype, requires_grad=True)
+        result = case.op(first, logits, *case.parameters[:-1], last)
+        assert result.dtype == torch.float32
+        wide = [x.detach().float().requires_grad_() for x in (logits, last)]
+        expected = case.op(first, wide[0], *case.parameters[:-1], wide[1])
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
+        gradients = torch.autograd.grad(result.sum(), (logits, last))
+        for gradient, wide_gradient in zip(gradients, torch.autograd.grad(expected.sum(), wide), strict=True):
+            torch.testing.assert_close(gradient, wide_gradient.to(dtype), rtol=0, atol=0)
+        # A float32 parameter of one element is a number: 16-bit tensors stay what they are.
+        number = torch.tensor(case.parameters[-1], device=device, requires_grad=True)
+        narrow = case.op(first.to(dtype), logits, *case.parameters[:-1], number)
+        torch.testing.assert_close(narrow, case.op(first.to(dtype), logits, *case.parameters), rtol=0, atol=0)
+        assert torch.autograd.grad(narrow.sum(), number)[0].dtype == torch.float32
 
 
 def nan_stays_nan(case: Case, device: torch.device) -> None:
@@ -178,6 +200,10 @@ def bad_input_is_named(case: Case, device: torch.device) -> None:
         case.op(first.long(), logits, *case.parameters)
     with pytest.raises(TypeError, match=r"logits has dtype torch\.float64, expected torch\.float32"):
         case.op(first, logits.double(), *case.parameters)
+    with pytest.raises(TypeError, match=r"logits has dtype torch\.float16, expected torch\.bfloat16"):
+        case.op(first.bfloat16(), logits.half(), *case.parameters)
+    with pytest.raises(TypeError, match=r"has dtype torch\.float32, expected torch\.float64"):
+        case.op(first.double(), logits.double(), *case.parameters[:-1], torch.tensor(case.parameters[-1]))
     with pytest.raises(ValueError, match=r"the shapes do not broadcast together: .*logits \[3\]"):
         case.op(first, logits[:3], *case.parameters)
     with pytest.raises(TypeError, match="is str, expected a number or a tensor"):

@@ -29,6 +29,28 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], tuple[i
         lambda x: NATIVE.spike_exponential_icdf.default(x.detach().sigmoid(), x, torch.tensor(3.0)),
         (4, 5),
     ),
+    "overlap_exponential_log_prob": (
+        lambda x: ops.overlap_exponential_log_prob(x.detach().sigmoid(), x, 8.0),
+        lambda x: NATIVE.overlap_exponential_log_prob.default(x.detach().sigmoid(), x, torch.tensor(8.0)),
+        (4, 5),
+    ),
+    "overlap_logistic_icdf": (
+        lambda x: ops.overlap_logistic_icdf(x.detach().sigmoid(), x, 0.0, 1.0, 0.3),
+        lambda x: NATIVE.overlap_logistic_icdf.default(x.detach().sigmoid(), x, *map(torch.tensor, (0.0, 1.0, 0.3))),
+        (4, 5),
+    ),
+    "overlap_logistic_log_prob": (
+        lambda x: ops.overlap_logistic_log_prob(x.detach().sigmoid(), x, 0.0, 1.0, 0.3),
+        lambda x: NATIVE.overlap_logistic_log_prob.default(
+            x.detach().sigmoid(), x, *map(torch.tensor, (0.0, 1.0, 0.3))
+        ),
+        (4, 5),
+    ),
+    "pairwise_kl_normal": (
+        lambda x: ops.pairwise_kl_normal(x, x.sin()),
+        lambda x: NATIVE.pairwise_kl_normal.default(x, x.sin()),
+        (4, 5),
+    ),
     "pairwise_kl_bernoulli": (ops.pairwise_kl_bernoulli, NATIVE.pairwise_kl_bernoulli.default, (4, 5)),
     "mutual_posterior_divergence": (
         lambda x: ops.mutual_posterior_divergence(x, x.sin())[1],
@@ -37,7 +59,12 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any], tuple[i
     ),
     "coarse_grain_sample": (
         lambda x: ops.coarse_grain_sample(x, KEY, 0.5, 11, 2),
-        lambda x: NATIVE.coarse_grain_sample.default(x, KEY, 0.5, 11, 2),
+        lambda x: NATIVE.coarse_grain_sample.default(x, KEY, torch.tensor(0.5, dtype=torch.float64), 11, 2),
+        (2, 3, 4),
+    ),
+    "coarse_grain_kl": (
+        lambda x: ops.coarse_grain_kl(x, x[0].sin(), 11),
+        lambda x: NATIVE.coarse_grain_kl.default(x, x[0].sin(), 11),
         (2, 3, 4),
     ),
     "rbm_log_z_exact": (
@@ -90,6 +117,77 @@ def test_without_gradients(name: str) -> None:
     with torch.inference_mode():
         assert torch.equal(function(leaf), expected)
         assert function(leaf).is_inference()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap calls the op once for each slice
+@pytest.mark.parametrize("name", CASES)
+def test_transformations_of_torch_func(name: str) -> None:
+    """Reverse mode and vmap, nested and compiled, give what autograd gives for one example after the other."""
+    function, _, shape = CASES[name]
+    func = torch.func
+    torch._dynamo.reset()
+
+    def loss(x: Tensor) -> Tensor:
+        return (function(x) * torch.arange(1, function(x).numel() + 1).reshape(function(x).shape)).sum()
+
+    batch = torch.stack([leaf_of(shape).detach() * factor for factor in (1.0, -0.5)])
+    expected = []
+    for example in batch:
+        leaf = example.clone().requires_grad_()
+        expected.append(torch.autograd.grad(loss(leaf), leaf)[0])
+    gradients = {
+        "grad": func.grad(loss)(batch[0]),
+        "vjp": func.vjp(loss, batch[0])[1](torch.tensor(1.0, dtype=loss(batch[0]).dtype))[0],
+        "jacrev": func.jacrev(loss)(batch[0]),
+        "compiled": torch.compile(func.grad(loss), fullgraph=True, backend="aot_eager")(batch[0]),
+    }
+    for transformation, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[0], msg=lambda m, name=transformation: f"{name}: {m}")
+    torch.testing.assert_close(func.vmap(func.grad(loss))(batch), torch.stack(expected))
+    torch.testing.assert_close(func.vmap(function)(batch), torch.stack([function(example) for example in batch]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_mode_is_refused_in_one_sentence(name: str) -> None:
+    function, _, shape = CASES[name]
+    x = leaf_of(shape).detach()
+    sentence = f"{name}: .* carries a forward-mode tangent .*the ops have derivatives of reverse mode alone"
+    with pytest.raises(NotImplementedError, match=sentence):
+        torch.func.jvp(function, (x,), (x,))
+    with pytest.raises(NotImplementedError, match=sentence):
+        torch.func.hessian(lambda x: function(x).sum())(x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivatives_that_lack_are_refused(name: str) -> None:
+    """By torch.func as by autograd: a term is never zero in silence."""
+    function, _, shape = CASES[name]
+    x = leaf_of(shape).detach()
+    twice = name.startswith("overlap_exponential")
+
+    def derivative(f: Callable[[Tensor], Tensor], transformed: bool) -> Callable[[Tensor], Tensor]:
+        if transformed:
+            return torch.func.grad(lambda x: f(x).sum())
+
+        def gradient(x: Tensor) -> Tensor:
+            x = x if x.requires_grad else x.requires_grad_()
+            return torch.autograd.grad(f(x).sum(), x, create_graph=True)[0]
+
+        return gradient
+
+    results = []
+    for transformed in (False, True):
+        second = derivative(derivative(function, transformed), transformed)
+        if twice:
+            results.append(second(x.clone()).detach())
+            with pytest.raises(RuntimeError, match=f"{name} has no third-order gradient"):
+                derivative(second, transformed)(x.clone())
+        else:
+            with pytest.raises(RuntimeError, match=f"{name} has no second-order gradient"):
+                second(x.clone())
+    if twice:
+        assert results[0].abs().min() > 0
+        torch.testing.assert_close(*results)
 
 
 def test_a_change_of_a_saved_argument_is_noticed() -> None:

@@ -199,7 +199,8 @@ def test_empty(device: torch.device) -> None:
 
 def test_opcheck() -> None:
     leaf = coefficients_of(2, 3, 2).float().requires_grad_()
-    torch.library.opcheck(torch.ops.dvae_ext.coarse_grain_sample.default, [leaf, rng.key(4), 0.5, 21, 2])
+    temperature = torch.tensor(0.5, dtype=torch.float64)
+    torch.library.opcheck(torch.ops.dvae_ext.coarse_grain_sample.default, [leaf, rng.key(4), temperature, 21, 2])
 
 
 def test_compiles_into_one_graph() -> None:
@@ -221,6 +222,11 @@ def test_compiles_into_one_graph() -> None:
         ({"temperature": -1.0}, ValueError, "temperature is -1.0"),
         ({"temperature": float("nan")}, ValueError, "temperature is nan"),
         ({"temperature": "hot"}, TypeError, "temperature is str"),
+        (
+            {"temperature": torch.tensor(0.5, requires_grad=True)},
+            TypeError,
+            "temperature is a tensor, expected a number",
+        ),
         ({"num_samples": -1}, ValueError, "num_samples is -1"),
         ({"key": torch.zeros(2)}, TypeError, "key has dtype float32"),
         ({"key": torch.zeros(3, dtype=torch.int64)}, ValueError, r"key has shape \[3\]"),

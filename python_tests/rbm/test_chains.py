@@ -43,6 +43,18 @@ def test_a_loaded_state_continues_exactly() -> None:
     assert all(torch.equal(a, b) for a, b in zip(other.sample(5), expected, strict=True))
 
 
+def test_chains_follow_the_rbm_and_not_the_default_device() -> None:
+    rbm = random_rbm(5, 4, seed=3).float()
+    expected = PersistentChains(rbm, 10, seed=4).sample(3)
+    torch.set_default_device("meta")
+    try:
+        states = PersistentChains(rbm, 10, seed=4).sample(3)
+        PersistentChains(rbm, 10)
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(a, b) for a, b in zip(states, expected, strict=True))
+
+
 def test_sweeps_can_be_split_and_seeds_matter() -> None:
     rbm = random_rbm(5, 4, seed=5).float()
     once, twice, other = (PersistentChains(rbm, 50, seed=seed) for seed in (6, 6, 7))

@@ -198,9 +198,9 @@ class Block {
   Block(const Params& p, const Noise<T>& noise, const std::vector<T>& grid)
       : noise_(noise),
         grid_(grid),
-        direct_(p.temperature >= kDirectTemperature),
-        inverse_temperature_(static_cast<T>(math::inverse_temperature(p.temperature))),
-        scale_(static_cast<T>(math::inverse_temperature(p.temperature) / math::kLn2)),
+        direct_(*p.temperature >= kDirectTemperature),
+        inverse_temperature_(static_cast<T>(math::inverse_temperature(*p.temperature))),
+        scale_(static_cast<T>(math::inverse_temperature(*p.temperature) / math::kLn2)),
         coefficients_(static_cast<size_t>(p.order)),
         prepared_((grid.size() + kWords - 1) / kWords * kWords),
         weights_(prepared_.size()) {}
@@ -264,7 +264,7 @@ template <class S, class Params, class Body>
 void for_each_block(const Params& p, const std::vector<compute_t<S>>& grid, const Parallel& parallel,
                     const Body& body) {
   using T = compute_t<S>;
-  const Noise<T> noise(p.key, p.num_points, p.temperature);
+  const Noise<T> noise(p.key, p.num_points, *p.temperature);
   const int64_t densities = p.batch * p.dims;
   parallel_for(parallel, 0, (densities + kLanes - 1) / kLanes, 1, [&](int64_t begin, int64_t end) {
     Block<T> block(p, noise, grid);

@@ -12,7 +12,7 @@ using math::compute_t;
 struct Relaxed {
   int64_t num_samples, batch, dims, order;
   int num_points;
-  double temperature;
+  const double* temperature;
   const int64_t* key;
 };
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
   const int64_t item = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp;
   if (item >= p.batch * p.dims) return;  // whole warps leave, and no barrier follows
   T* logits = shared + warp * p.num_points;
-  const T inverse_temperature = static_cast<T>(math::inverse_temperature(p.temperature));
+  const T inverse_temperature = static_cast<T>(math::inverse_temperature(*p.temperature));
   coarse_grain::shifted_logits<T>(coefficients + item * p.order, p.order, p.num_points, lane, logits);
   __syncwarp();
   for (int64_t l = 0; l < p.num_samples; ++l) {
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(32 * coarse_grain::kMaxWarps, 4)
   T* logits = shared + warp * 3 * p.num_points;
   T* perturbed = logits + p.num_points;
   T* grad_logits = perturbed + p.num_points;
-  const T inverse_temperature = static_cast<T>(math::inverse_temperature(p.temperature));
+  const T inverse_temperature = static_cast<T>(math::inverse_temperature(*p.temperature));
   coarse_grain::shifted_logits<T>(coefficients + item * p.order, p.order, p.num_points, lane, logits);
   const coarse_grain::Grid<T> grid(p.num_points);
   for (int r = lane; r < p.num_points; r += 32) grad_logits[r] = T(0);

@@ -26,18 +26,21 @@ void compare_sample(int64_t samples, int64_t batch, int64_t dims, int64_t order,
   Buffer<int64_t> key(2);
   key[0] = 11;
   key[1] = 3;
+  Buffer<double> temperature(1);
+  temperature[0] = 0.5;
   Buffer<T> z[2] = {Buffer<T>(samples * batch * dims), Buffer<T>(samples * batch * dims)};
   Buffer<T> grads[2] = {Buffer<T>(batch * dims * order), Buffer<T>(batch * dims * order)};
   for (int backend = 0; backend < 2; ++backend) {
-    const CoarseGrainSample forward{kType<T>,   samples,          batch, dims, order, points, 0.5, coefficients.data(),
-                                    key.data(), z[backend].data()};
+    const CoarseGrainSample forward{
+        kType<T>,   samples,          batch, dims, order, points, temperature.data(), coefficients.data(),
+        key.data(), z[backend].data()};
     const CoarseGrainSampleBackward backward{kType<T>,
                                              samples,
                                              batch,
                                              dims,
                                              order,
                                              points,
-                                             0.5,
+                                             temperature.data(),
                                              coefficients.data(),
                                              key.data(),
                                              grad_z.data(),
