@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -262,9 +263,14 @@ class Ensemble:
         statistics = self.gathered_statistics()
         return increments(statistics, self.shifts), rejection(statistics, self.sweeps)
 
-    def stuck(self) -> float:
-        """The share of replicas that have made no round trip."""
-        return (self.gathered_statistics()[:, ROUND_TRIPS] == 0).double().mean().item()
+    def stuck(self) -> tuple[float, float]:
+        """The share of replicas that have made no round trip, and what of it chance does not explain.
+
+        Of replicas that make m journeys on average and are not held anywhere, at most exp(-m) have made none.
+        """
+        journeys = self.gathered_statistics()[:, ROUND_TRIPS]
+        share = (journeys == 0).double().mean().item()
+        return share, max(0.0, share - math.exp(-journeys.mean().item()))
 
     def jump_acceptance(self) -> Tensor:
         """Of each level."""

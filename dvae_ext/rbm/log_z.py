@@ -127,9 +127,11 @@ def log_z(
     """log Z of ``rbm``, any object with ``weight [n_visible, n_hidden]``, ``visible_bias`` and ``hidden_bias``.
 
     - ``"tempering"``: parallel tempering between independent units of known log Z and the RBM. The reference (uniform,
-      or fitted to the RBM's marginals) is chosen by the smaller barrier, the temperatures adapt and are then frozen,
-      and the estimate is bridge sampling between neighbours on marginal free energies (Bennett 1976; Hukushima and
-      Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife over independent ladders. Under
+      or fitted to the RBM's marginals) is chosen by the smaller barrier unless it leaves replicas stuck, the
+      temperatures adapt and are then frozen, replicas jump between modes that a thousand short chains found (an
+      independence sampler, Tierney 1994), and the estimate is bridge sampling between neighbours on marginal free
+      energies (Bennett 1976; Hukushima and Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife
+      over independent ladders and of the rounding of free energies. docs/log_z.md says what it rests on. Under
       ``torchrun`` with an initialised process group the ladders are split over the processes, which return the same
       estimate.
     - ``"exact"`` enumerates the smaller side, which may have at most 30 units.
@@ -231,7 +233,7 @@ def log_z(
         rejection=tuple(estimate.rejection.tolist()),
         barrier=estimate.barrier,
         round_trips=estimate.round_trips,
-        stuck=ensemble.stuck(),
+        stuck=ensemble.stuck()[0],
         jump_acceptance=tuple(ensemble.jump_acceptance().tolist()),
         effective_sample_size=tuple(estimate.effective_sample_size.tolist()),
         sweeps=ensemble.sweeps,

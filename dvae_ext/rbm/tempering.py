@@ -22,7 +22,7 @@ _CHUNKS = 16  # of a measurement: for the trace, and for a drift of the barrier
 _OPEN_BATCH = 64  # sweeps in a batch where the length of the measurement is not known beforehand
 _MEANS_CALLS = 16
 _MODES = 32  # components for the modes of the model
-MAX_STUCK = 0.02  # replicas without a round trip
+MAX_STUCK = 0.02  # replicas without a round trip, more than chance explains
 
 Progress = Callable[[str], None]
 
@@ -155,7 +155,7 @@ def _burn_in(ensemble: Ensemble, budget: Budget) -> float:
     ensemble.run(sweeps // 2)
     ensemble.fit()
     ensemble.run(sweeps - sweeps // 2)
-    stuck = ensemble.stuck()
+    _, stuck = ensemble.stuck()
     ensemble.centre_on(ensemble.look()[0])
     ensemble.forget()
     ensemble.travel.zero_()
@@ -198,8 +198,8 @@ def _warnings(
         found.append("the estimate is not finite: neighbouring levels do not overlap; use more levels")
         return found
     found += contradiction(seen, ensemble.path.reference_log_z + estimate.value, estimate.std_error)
-    stuck = ensemble.stuck()
-    if stuck > MAX_STUCK:
+    stuck, unexplained = ensemble.stuck()
+    if unexplained > MAX_STUCK:
         found.append(
             f"{100 * stuck:.1f} % of the replicas made no journey between reference and model: they may be held in "
             "regions whose weight the standard error does not know; run more sweeps"
