@@ -101,7 +101,7 @@ def test_models_stay_on_their_device(name: str) -> None:
 
 
 @pytest.mark.usefixtures("default_device_meta")
-@pytest.mark.parametrize("name", ["vae", "cat-vae", "cg-bpef-vae"])
+@pytest.mark.parametrize("name", SMALL)
 def test_models_are_made_on_the_default_device(name: str) -> None:
     torch.set_default_device("meta")
     model = build(name)
