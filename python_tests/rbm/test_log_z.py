@@ -311,23 +311,12 @@ def test_weights_next_to_zero_raise_no_alarm():
     assert not [warning for warning in estimate.warnings if "stepping stones" in warning]
 
 
-def test_a_reference_that_misses_a_mode_is_not_trusted():
-    """Weights of 30 have modes that no marginal shows: the fitted reference alone is 3 nats off, ± 0.25."""
+def test_a_reference_that_misses_a_mode_is_right_all_the_same():
+    """Weights of 30 have modes that no marginal shows: from the fitted reference it was 3 nats off, ± 0.25."""
     generator = torch.Generator().manual_seed(137)
     one = rbm(torch.randn(6, 5, generator=generator) * 30, torch.zeros(6), torch.zeros(5))
     exact = log_z(one, "exact").value
-    fitted = log_z(one, reference="independent", sweeps=1024, seed=260)
-    assert abs(fitted.value - exact) > 1
-    assert "adaptation from the uniform reference gave a log Z" in fitted.warnings[0]
-    chosen = log_z(one, sweeps=1024, seed=260)
-    assert chosen.reference == "uniform"
-    assert abs(chosen.value - exact) < 4 * chosen.std_error
-
-
-@pytest.mark.parametrize("method", ["exact", "ais", "tempering"])
-def test_autocast_changes_nothing(method: str) -> None:
-    machine = random_rbm(8, 6, 2.0, 0)
-    expected = log_z(machine, method, seed=1, sweeps=64 if method == "tempering" else None)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = log_z(machine, method, seed=1, sweeps=64 if method == "tempering" else None)
-    assert (inside.value, inside.std_error) == (expected.value, expected.std_error)
+    for reference in ("independent", "uniform", "auto"):
+        estimate = log_z(one, reference=reference, sweeps=1024, seed=260)
+        assert abs(estimate.value - exact) < 4 * estimate.std_error < 0.1
+        assert not estimate.warnings

@@ -27,7 +27,8 @@ def run(tmp_path_factory):
 def test_neighbours_are_an_option(run):
     config = run.config()
     dataset = run.load_dataset(config)
-    ten, one = probe_run(run, config, dataset, CPU), probe_run(run, config, dataset, CPU, neighbours=1)
+    (ten, _), (one, problems) = (probe_run(run, config, dataset, CPU, neighbours=count) for count in (10, 1))
+    assert problems == []
     assert ten["linear all"] == one["linear all"]
     assert ten["knn all"] != one["knn all"]
     assert json.loads((run.path / "probes.json").read_text())["knn all"]["mean"] == one["knn all"].mean
