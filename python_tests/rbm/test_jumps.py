@@ -111,7 +111,7 @@ def test_replicas_that_are_stuck_are_told_of(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_short_runs_raise_no_alarm_by_chance() -> None:
-    """Sixteen levels and 320 sweeps: a replica in ten makes no journey, and none is held anywhere."""
+    """Sixteen levels and 320 sweeps: a replica in five makes no journey, and none is held anywhere."""
     estimate = log_z(random_rbm(20, 30, 1.0), sweeps=320, levels=16, reference="uniform", seed=0)
     assert estimate.stuck > 0.02
     assert not estimate.warnings
