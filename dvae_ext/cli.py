@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import dataclasses
 import re
+import shlex
 import signal
 import sys
 import typing
@@ -49,6 +50,7 @@ from dvae_ext.training import (
 from dvae_ext.training.config import check_range, reason
 
 PROGRAM = "dvae-ext"
+LARGEST_SHEET = 1000
 HELP = """\
 usage: dvae-ext COMMAND ...
 
@@ -186,10 +188,11 @@ def resume_command(run: RunFolder) -> str:
     processes, nodes, local = (
         int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE")
     )
+    path = shlex.quote(str(run.path))
     if processes == 1:
-        return f"{PROGRAM} train --resume {run.path}"
+        return f"{PROGRAM} train --resume {path}"
     several = f"--nnodes={nodes} " if nodes > 1 else ""
-    return f"torchrun {several}--nproc-per-node={local} -m dvae_ext.cli train --resume {run.path}"
+    return f"torchrun {several}--nproc-per-node={local} -m dvae_ext.cli train --resume {path}"
 
 
 def train_command(args: list[str]) -> None:
@@ -222,13 +225,20 @@ def train_command(args: list[str]) -> None:
     finally:
         torch.set_flush_denormal(False)
     if first:
-        print(f"written to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
+        tell_user(f"written to {run.path}: report.md, report.json, samples.png, metrics.jsonl")
 
 
 def print_report(report: Report) -> None:
     """Print the table; where nobody reads it, it is still to be written to the run folder."""
-    with suppress(OSError):
-        print(f"\n{report.text()}\n", flush=True)
+    tell_user(f"\n{report.text()}\n")
+
+
+def tell_user(text: str) -> None:
+    """Print what is in the run folder too: a reader who went away, or a full disk behind stdout, is no failure."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # what is left in the buffer would fail once more at the end
 
 
 def evaluate_command(args: list[str]) -> None:
@@ -252,7 +262,7 @@ def evaluate_command(args: list[str]) -> None:
             print_report,
         )
         if ranks.first:
-            print(f"written to {run.path}: report.md, report.json, samples.png")
+            tell_user(f"written to {run.path}: report.md, report.json, samples.png")
 
 
 def sample_command(args: list[str]) -> None:
@@ -261,6 +271,8 @@ def sample_command(args: list[str]) -> None:
     check_range({"size": options.size, "seed": options.seed}, "--")
     if options.size < 2:
         raise RunError(f"--size must be at least 2, got {options.size}")
+    if options.size > LARGEST_SHEET:
+        raise RunError(f"--size must be at most {LARGEST_SHEET}, got {options.size}")
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise RunError(f"--out is {options.out}, expected a file name that ends in .png")
     run = RunFolder(options.run)

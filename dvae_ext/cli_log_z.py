@@ -63,6 +63,10 @@ class LogZOptions:
     """Measure until this much time has passed."""
     reference: Literal["auto", "uniform", "independent"] = "auto"
     """Independent units at the other end of the path."""
+    chains: int = 1024
+    """Chains of annealed importance sampling."""
+    num_betas: int = 1000
+    """Its steps."""
     seed: int | None = None
     """Seed of all draws."""
     out: Path | None = None
@@ -79,7 +83,12 @@ def log_z_command(args: list[str]) -> None:
     for option, path in (("--out", options.out), ("--plot", options.plot)):
         if path is not None and not path.resolve().parent.is_dir():
             raise RunError(f"{option}: the folder {path.resolve().parent} does not exist")
-    counts = ("sweeps", "ladders", "levels", "seed")
+    if options.plot is not None:  # before what may take hours
+        if options.plot.suffix.lower() not in (".png", ".pdf"):
+            raise RunError(f"--plot is {options.plot}, expected a file name that ends in .png or .pdf")
+        if options.method != "tempering":
+            raise RunError(f"--plot draws the ladder of --method tempering; {options.method} has none")
+    counts = ("sweeps", "ladders", "levels", "chains", "num_betas", "seed")
     check_range({name: value for name, value in vars(options).items() if name in counts}, "--")
     device = resolve_device(options.device)
     notes: list[str] = []
@@ -130,6 +139,8 @@ def _estimate(rbm: SimpleNamespace, options: LogZOptions, first: bool) -> LogZEs
             target_std_error=options.target_std_error,
             seconds=options.seconds,
             reference=options.reference,
+            chains=options.chains,
+            num_betas=options.num_betas,
             seed=options.seed,
             progress=progress,
         )

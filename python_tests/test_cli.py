@@ -98,6 +98,7 @@ def test_every_field_is_an_option_with_help(model, capsys):
         (["evaluate", "/nowhere", "--samples", "0"], "--samples must be at least 1, got 0"),
         (["sample", "/nowhere"], "/nowhere holds no run"),
         (["sample", "/nowhere", "--size", "1"], "--size must be at least 2, got 1"),
+        (["sample", "/nowhere", "--size", "999999999999"], "--size must be at most 1000, got 999999999999"),
         (["sample", "/nowhere", "--seed", "9" * 20], "--seed is 9{20}, expected an integer of 64 bits"),
         (["log-z", "/nowhere.npz", "--seed", "9" * 20], "--seed is 9{20}, expected an integer of 64 bits"),
         (["log-z", "/nowhere.npz", "--out", "none/a"], "--out: the folder .*none does not exist"),

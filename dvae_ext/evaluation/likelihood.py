@@ -86,7 +86,7 @@ def warnings_of_samples(effective_samples: Tensor) -> tuple[str, ...]:
     share = loose_share(effective_samples)
     found = (
         f"{100 * share:.0f} % of the examples have fewer than {FEW_SAMPLES} effective importance samples: the "
-        "likelihood is a lower bound, and more samples would raise it by more than its error bar says"
+        "likelihood is a lower bound that more samples would raise, which its error bar does not show"
     )
     return (found,) if share > LOOSE_SHARE else ()
 

@@ -60,6 +60,8 @@ class CatVAE(VariationalAutoencoder):
 
     config: CatVAEConfig
 
+    trained_bound = "relaxed"
+
     def __init__(self, config: CatVAEConfig, data: DataInfo) -> None:
         size = config.latents * config.categories
         super().__init__(config, data, size, size)

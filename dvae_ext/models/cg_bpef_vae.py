@@ -59,10 +59,11 @@ class CGBPEFVAE(rng.Sampler, VariationalAutoencoder):
         >>> model = CGBPEFVAE(config, DataInfo("example", (2, 2), torch.full((4,), 0.5)))
         >>> loss, metrics = model.training_loss(torch.ones(3, 4), step=0, total_steps=100)
         >>> sorted(metrics)
-        ['bound', 'kl', 'loss', 'reconstruction']
+        ['kl', 'loss', 'reconstruction', 'relaxed']
     """
 
     states = ("key",)
+    trained_bound = "relaxed"
     config: CGBPEFVAEConfig
     key: Tensor
 

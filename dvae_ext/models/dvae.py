@@ -285,7 +285,7 @@ class DVAE(Model):
         """
         if method == "auto":
             method = "exact" if min(self.rbm.n_visible, self.rbm.n_hidden) <= MAX_EXACT_UNITS else "tempering"
-        return log_z(self.rbm, method=method, sweeps=DEFAULT_SWEEPS // 8 if quick else None)
+        return log_z(self.rbm, method=method, sweeps=DEFAULT_SWEEPS // 8 if quick and method == "tempering" else None)
 
     def generate(self, num_samples: int, generator: Generator | None = None) -> Tensor:
         """Mean images ``[num_samples, D]`` of ``num_samples`` independent chains of the prior."""

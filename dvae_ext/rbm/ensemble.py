@@ -62,6 +62,16 @@ class Path:
     def model(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.weight, self.visible_bias, self.hidden_bias
 
+    def double(self) -> Path:
+        return Path(
+            self.weight.double(),
+            self.visible_bias.double(),
+            self.hidden_bias.double(),
+            self.reference_visible_bias.double(),
+            self.reference_hidden_bias.double(),
+            self.reference,
+        )
+
     @property
     def reference_log_z(self) -> float:
         biases = torch.cat([self.reference_visible_bias, self.reference_hidden_bias]).double()
@@ -116,13 +126,13 @@ class Ensemble:
         self, path: Path, betas: Tensor, ladders: int, seed: int, world: World, modes: Mixture | None = None
     ) -> None:
         self.path, self.ladders, self.world, self.modes = path, ladders, world, modes
+        self.exact_path = path.double()  # so that no rounding, which threads may change, decides on a jump
         self.first_ladder, self.own_ladders = world.share(ladders)
         self.device = path.weight.device
         self.key = rng.key(seed, self.device)
         # Every process draws for all ladders and keeps its own.
         self.generator = torch.Generator().manual_seed(seed & (2**63 - 1))
-        coins = self._uniform(len(betas), path.weight.shape[0]) < 0.5
-        self.visible = coins.to(path.weight.dtype)
+        self.visible = self._coins(len(betas))
         self.mixture: Mixture | None = None
         self.place(betas, betas.new_zeros(len(betas) - 1))
 
@@ -130,7 +140,11 @@ class Ensemble:
         """New ladders on another path to the same model, of as many levels, which repeat none of the draws."""
         other = Ensemble(path, first_ladder(len(self.betas)), self.ladders, 0, self.world, self.modes)
         other.key, other.generator = self.key.clone(), self.generator
+        other.visible = other._coins(len(self.betas))
         return other
+
+    def _coins(self, levels: int) -> Tensor:
+        return (self._uniform(levels, self.path.weight.shape[0]) < 0.5).to(self.path.weight.dtype)
 
     def _uniform(self, *shape: int) -> Tensor:
         """``[own ladders, *shape]``"""
@@ -226,14 +240,14 @@ class Ensemble:
         self.snapshots.append(old)
         if self.mixture is None:
             return
-        uniform = self._uniform(old.shape[1], old.shape[2] + 2)
-        old, uniform = old.transpose(0, 1).contiguous(), uniform.transpose(0, 1)
+        uniform = self._uniform(old.shape[1], old.shape[2] + 2).double().transpose(0, 1)
+        old = old.double().transpose(0, 1).contiguous()
         new = self.mixture.sample(uniform[..., 1:])
         beta = self.betas.to(old)[:, None]
-        gain = self.path.negative_free_energy(new, beta) - self.path.negative_free_energy(old, beta)
+        gain = self.exact_path.negative_free_energy(new, beta) - self.exact_path.negative_free_energy(old, beta)
         gain += self.mixture.log_prob(old) - self.mixture.log_prob(new)
         accepted = (torch.log(uniform[..., 0]) < gain).T
-        states = torch.where(accepted[..., None], new.transpose(0, 1), old.transpose(0, 1))
+        states = torch.where(accepted[..., None], new.transpose(0, 1), old.transpose(0, 1)).to(self.visible.dtype)
         self.visible.scatter_(1, self.level.argsort(1)[..., None].expand_as(self.visible), states)
         self.jumped += accepted
         self.jumps += 1
@@ -285,15 +299,13 @@ class Ensemble:
 
     def top_means(self, calls: int, sweeps: int) -> tuple[Tensor, Tensor]:
         """Means of visible and hidden units at beta = 1, from the states after each of ``calls`` runs."""
-        path = self.path
-        visible_sum = torch.zeros_like(path.visible_bias, dtype=torch.float64)
-        hidden_sum = torch.zeros_like(path.hidden_bias, dtype=torch.float64)
+        path = self.exact_path
+        visible_sum, hidden_sum = torch.zeros_like(path.visible_bias), torch.zeros_like(path.hidden_bias)
         for _ in range(calls):
             self.run(sweeps)
-            top = self.visible[self.level == len(self.betas) - 1]
-            visible_sum += top.sum(0, dtype=torch.float64)
-            field = path.hidden_bias + top @ path.weight
-            hidden_sum += torch.sigmoid(field).sum(0, dtype=torch.float64)
+            top = self.visible[self.level == len(self.betas) - 1].double()
+            visible_sum += top.sum(0)
+            hidden_sum += torch.sigmoid(path.hidden_bias + top @ path.weight).sum(0)
         self.world.sum(visible_sum), self.world.sum(hidden_sum)
         count = calls * self.ladders
         return (visible_sum + 1) / (count + 2), (hidden_sum + 1) / (count + 2)  # a mean of 0 or 1 has no logit

@@ -171,9 +171,24 @@ def log_z(
     parameters = _parameters(rbm)
     if method not in _METHODS:
         raise ValueError(f"log_z: method is {method!r}, expected one of {', '.join(_METHODS)}")
+    if method != "tempering":
+        for name, number in (
+            ("sweeps", sweeps),
+            ("levels", levels),
+            ("target_std_error", target_std_error),
+            ("seconds", seconds),
+        ):
+            if number is not None:
+                raise ValueError(f"log_z: {name} is {number}, expected none: it belongs to 'tempering', not {method!r}")
     if method == "exact":
         value = ops.rbm_log_z_exact(*parameters).item()
         return LogZEstimate(value, 0.0, method, time.perf_counter() - started)
+    largest = sum(x.abs().double().div(torch.finfo(parameters[0].dtype).max).sum().item() for x in parameters)
+    if largest > 0.25:
+        raise ValueError(
+            f"log_z: the parameters' sizes add up to {largest:.2g} times the largest number of {parameters[0].dtype}, "
+            "expected at most a quarter: energies would overflow"
+        )
     if not parameters[0].any():
         biases = torch.cat(parameters[1:]).double()
         value = torch.logaddexp(biases, torch.zeros_like(biases)).sum().item()
@@ -182,7 +197,7 @@ def log_z(
         _at_least("chains", chains, 2)
         _at_least("num_betas", num_betas, 1)
         if seed is None:
-            seed = int(rng.key()[0])
+            seed = int(rng.key(None, "cpu")[0])
         with without_autocast(parameters[0]):
             return _annealed(parameters, num_betas, chains, seed, started)
 
@@ -207,7 +222,7 @@ def log_z(
     )
     if seed is None:
         world, device = World.current(), parameters[0].device
-        seed = int(world.first(float(rng.key()[0].item() % 2**52), device))  # one seed for all processes
+        seed = int(world.first(float(rng.key(None, "cpu")[0].item() % 2**52), device))  # one seed for all processes
     report = progress or (lambda line: None)
     weight, visible_bias, hidden_bias = parameters
     if len(visible_bias) > len(hidden_bias):  # free energies of the smaller side average over more, and jumps reach far

@@ -39,6 +39,7 @@ def plot_log_z(estimate: LogZEstimate, path: str | Path) -> None:
     sweeps, values, errors = zip(*estimate.trace, strict=True)
     trace.errorbar(sweeps, values, [2 * error for error in errors], fmt="o-", markersize=3, capsize=2)
     trace.axhspan(min(estimate.lower, estimate.upper), max(estimate.lower, estimate.upper), alpha=0.2)
-    trace.set(title="log Z ± 2 standard errors; band: stepping stones", xlabel="sweeps")
+    trace.set(title="log Z ± 2 standard errors\n(band: stepping stones)", xlabel="sweeps")
+    trace.ticklabel_format(useOffset=False)
     figure.suptitle(str(estimate).splitlines()[0])
     figure.savefig(path, dpi=120)

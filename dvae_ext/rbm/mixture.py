@@ -17,11 +17,13 @@ _COINS = 0.2  # fair observations beside those of each component: no unit is eve
 class Mixture:
     """One mixture for each level: ``log_weight [levels, K]`` and ``logits [levels, K, units]`` of its components.
 
+    In float64, like the states that it takes and gives.
+
     Example:
-        >>> states = torch.eye(2).repeat(1, 50, 1)
+        >>> states = torch.eye(2).repeat(1, 50, 1).double()
         >>> mixture = Mixture.fit(states, 2, torch.Generator().manual_seed(0))
         >>> torch.sigmoid(mixture.logits).round()[0].sum(0)
-        tensor([1., 1.])
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     log_weight: Tensor
@@ -34,6 +36,8 @@ class Mixture:
         It starts from states far apart (k-means++, Arthur and Vassilvitskii 2007), so that small modes far from the
         others have a component too.
         """
+        # In float64 and rounded at the end: the same for any number of threads and any precision of products.
+        states = states.double()
         levels, count, _ = states.shape
         each = torch.arange(levels, device=states.device)
         distance = torch.ones(levels, count, dtype=torch.float64, device=states.device)
@@ -43,7 +47,7 @@ class Mixture:
             uniform = torch.rand(levels, 1, generator=generator, dtype=torch.float64, device="cpu").to(states.device)
             chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).clamp(max=count - 1)[:, 0]
             centres.append(states[each, chosen])
-            apart = (states - centres[-1][:, None]).abs().sum(-1).double()
+            apart = (states - centres[-1][:, None]).abs().sum(-1)
             distance = apart if len(centres) == 1 else torch.minimum(distance, apart)
         logits = torch.logit(0.05 + 0.9 * torch.stack(centres, 1))
         mixture = Mixture(torch.full_like(logits[..., 0], -math.log(components)), logits)
@@ -52,7 +56,8 @@ class Mixture:
             size = share.sum(1)
             mean = (share.mT @ states + 0.5 * _COINS) / (size + _COINS)[..., None]
             mixture = Mixture(torch.log((size + 1) / (count + components)), torch.logit(mean))
-        return mixture
+        log_weight, logits = (torch.round(64 * part) / 64 for part in (mixture.log_weight, mixture.logits))
+        return Mixture(log_weight.log_softmax(-1), logits)
 
     @staticmethod
     def of(parts: list[tuple[float, Mixture]]) -> Mixture:

@@ -10,6 +10,7 @@ from dvae_ext.reference.rbm_temper import negative_free_energy
 
 _CHAINS = 1024
 _SWEEPS = 64
+_DEEP = 32  # states that chains start from again
 
 
 def quenched_states(weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, seed: int) -> Tensor:
@@ -21,17 +22,46 @@ def quenched_states(weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, s
     generator = Generator().manual_seed(seed & (2**63 - 1))
     coins = torch.randint(0, 2, (_CHAINS, len(visible_bias)), generator=generator, device="cpu")
     visible = coins.to(weight.device, weight.dtype)
-    hidden = weight.new_zeros(_CHAINS, len(hidden_bias))
-    ops.rbm_gibbs_(visible, hidden, weight, visible_bias, hidden_bias, rng.key(seed, weight.device), _SWEEPS)
+    _run(visible, weight, visible_bias, hidden_bias, rng.key(seed, weight.device))
     return visible
+
+
+def deep_states(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, seed: int) -> Tensor:
+    """Visible states ``[N, n_visible]`` of chains that started from the likeliest of ``states``, far from each other.
+
+    A narrow mode that a few of a thousand coins fell into has as many chains here as any other, whatever wide regions
+    hold the rest of the coins.
+    """
+    distinct = states.unique(dim=0)
+    model = weight, visible_bias, hidden_bias
+    depth = _log_unnormalised(distinct, *model)
+    apart = max(2, len(visible_bias) // 8)
+    starts: list[Tensor] = []
+    while len(starts) < _DEEP and bool((depth > -torch.inf).any()):
+        starts.append(distinct[depth.argmax()])
+        near = (distinct - starts[-1]).abs().sum(-1) < apart
+        depth = depth.masked_fill(near, -torch.inf)
+    visible = torch.stack(starts).repeat_interleave(_CHAINS // _DEEP, 0)
+    key = rng.advance_(rng.key(seed, weight.device), _SWEEPS)
+    _run(visible, *model, key)
+    return visible
+
+
+def _run(visible: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, key: Tensor) -> None:
+    hidden = weight.new_zeros(len(visible), len(hidden_bias))
+    ops.rbm_gibbs_(visible, hidden, weight, visible_bias, hidden_bias, key, _SWEEPS)
 
 
 def log_z_of_states(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> float:
     """log of the part of Z that ``states [N, n_visible]`` hold, each counted once: a certain lower bound of log Z."""
-    distinct = states.unique(dim=0).double()
-    model = (weight.double(), visible_bias.double(), hidden_bias.double())
+    return _log_unnormalised(states.unique(dim=0), weight, visible_bias, hidden_bias).logsumexp(0).item()
+
+
+def _log_unnormalised(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> Tensor:
+    """log of the unnormalised probability of each row, in float64."""
+    states, model = states.double(), (weight.double(), visible_bias.double(), hidden_bias.double())
     nowhere = (torch.zeros_like(model[1]), torch.zeros_like(model[2]))
-    return negative_free_energy(distinct, *model, *nowhere, distinct.new_ones(())).logsumexp(0).item()
+    return negative_free_energy(states, *model, *nowhere, states.new_ones(()))
 
 
 def rounding(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> float:

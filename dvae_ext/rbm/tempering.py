@@ -12,7 +12,7 @@ import torch
 from dvae_ext.rbm import ladder as ladders_of
 from dvae_ext.rbm.ensemble import Ensemble, Path, World
 from dvae_ext.rbm.mixture import Mixture
-from dvae_ext.rbm.quench import log_z_of_states, quenched_states, rounding
+from dvae_ext.rbm.quench import deep_states, log_z_of_states, quenched_states, rounding
 from dvae_ext.rbm.statistics import PathEstimate
 
 _FIRST_LEVELS = 12
@@ -71,7 +71,9 @@ def measure(
     """Runs the whole procedure on an RBM that is known to be sound."""
     world = World.current()
     quenched = quenched_states(*uniform.model, seed)
-    modes = Mixture.fit(quenched[None], _MODES, torch.Generator().manual_seed(seed & (2**63 - 1)))
+    deep = deep_states(quenched, *uniform.model, seed)
+    generator = torch.Generator().manual_seed(seed & (2**63 - 1))
+    modes = Mixture.of([(0.5, Mixture.fit(states[None], _MODES, generator)) for states in (quenched, deep)])
     first = ladders_of.first_ladder(levels or _FIRST_LEVELS)
     ensemble = Ensemble(uniform, first, ladders, seed, world, modes)
     ensemble, warnings = _choose_reference(ensemble, levels, progress, reference, budget)

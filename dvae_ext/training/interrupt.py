@@ -15,8 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO = 1.0
 
 
-class StopRequested(Exception):
-    """Raised inside ``Interrupts.at_once`` when a signal arrives."""
+class StopRequested(BaseException):
+    """Raised inside ``Interrupts.at_once`` when a signal arrives; no ``except Exception`` may take it for a fault."""
 
 
 class Interrupted(Exception):

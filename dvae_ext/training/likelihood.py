@@ -84,7 +84,8 @@ def estimate_likelihood(
     with evaluating(model):
         with isolated_rng(derive_seed(seed, "log_z"), device):
             try:
-                log_z = ranks.broadcast(model.log_partition(quick=quick) if ranks.first else None)
+                # In company, tempering is work for all: every process has its part of the ladders.
+                log_z = ranks.broadcast(model.log_partition(quick=quick))
             except ValueError as error:
                 raise RunError(f"there is no likelihood without log Z: {error}") from None
         with isolated_rng(derive_seed(seed, "samples", ranks.rank), device):

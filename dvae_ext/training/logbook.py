@@ -23,6 +23,7 @@ from .files import saving, write_atomically
 # Metrics shown in the progress bar, with their short names.
 SHOWN = {
     "bound": "bound",
+    "relaxed": "relaxed bound",
     "reconstruction": "reconstruction",
     "kl": "KL",
     "kl_without_log_z": "KL - log Z",

@@ -63,6 +63,11 @@ def train(
         run.path = ranks.broadcast(run.path)
         if resume:
             trainer.restore()
+            if ranks.broadcast(trainer.step >= config.training.steps and (run.path / "report.json").exists()):
+                raise RunError(
+                    f"{run.path} has made all its {config.training.steps} steps and has a report; another one comes "
+                    f"from: dvae-ext evaluate {run.path}"
+                )
         trainer.fit()
         try:
             with trainer.interruptible():
@@ -215,6 +220,7 @@ class Trainer:
         for warning in result.warnings:
             self.log.say(f"warning: validation at step {self.step}: {warning}")
         if math.isfinite(value) and (self.best is None or value > self.best[1]):  # NaN is never the best
+            self.check_finite()
             self.best = (self.step, value)
             state = self.state()
             self.ranks.on_first(lambda: self.run.checkpoints.save_best(state))
@@ -268,9 +274,18 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the current step."""
+        self.check_finite()
         state = self.state()
         self.ranks.on_first(lambda: self.run.checkpoints.save(state, self.step))
         self.saved = self.step
+
+    def check_finite(self) -> None:
+        """Raise RunError rather than let a state that cannot be continued from take the place of good checkpoints."""
+        broken = torch.tensor(0.0, device=self.device)
+        for tensor in self.model.state_dict().values():
+            broken += ~tensor.isfinite().all()
+        if self.ranks.sum(broken).item() > 0:
+            raise RunError(f"the parameters became NaN or infinite before {self.where()}")
 
     def restore(self) -> None:
         """Continue from the newest usable checkpoint, or from the beginning where the run has none yet.
@@ -294,10 +309,20 @@ class Trainer:
                 f"resume with torchrun --nproc-per-node={count} or the like"
             )
         # An optimiser has no state before its first step; what this one does to the parameters is overwritten below.
-        for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()
-        check_state(content, self.state(), self.ranks.rank, path)
+        if step > 0:
+            for parameter in self.model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            self.optimizer.step()
+        state, failure = self.state(), None
+        try:
+            check_state(content, state, self.ranks.rank, path)
+        except CheckpointError as error:
+            failure = error
+        failed = self.ranks.gather(failure is not None)  # all leave together: none waits for one that has left
+        if failure is not None:
+            raise failure
+        if any(failed):
+            raise SystemExit(2)  # another process says why
         own = content["ranks"][self.ranks.rank]
         load_parameters(self.model, content["model"] | own["buffers"], str(path))
         threads = torch.get_num_threads()

@@ -42,7 +42,7 @@ def probe_run(
     model: Any
     model, _, problems = run.load_model(config, dataset, device)
     if not isinstance(model, HasPosteriorFeatures) or not isinstance(model, nn.Module):
-        raise RunError(f"model {config.model} has no posterior features to probe")
+        raise RunError(f"model {config.model} has no posterior features to probe: its latents are binary")
     train_labels, _, test_labels = load_labels(config.data, config.data_dir)
     with evaluating(model), isolated_rng(derive_seed(config.training.seed, "probe"), device) as generator:
         train = dataset.train.to(device).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,8 +87,13 @@ class Report:
         rows.append(
             (
                 "importance samples",
-                f"{test.num_samples:,} for each image ({test.effective_samples:.1f} effective; "
-                f"{100 * test.loose_share:.0f} % of the images have fewer than {FEW_SAMPLES})"
+                f"{test.num_samples:,} for each image ("
+                + (
+                    f"{test.effective_samples:.1f} effective; {100 * test.loose_share:.0f} % of the images have fewer "
+                    f"than {FEW_SAMPLES})"
+                    if math.isfinite(test.effective_samples)
+                    else "with values that are not finite)"
+                )
                 + (", binary latents" if test.log_z is not None else ""),
             )
         )

@@ -28,14 +28,17 @@ def random_rbm(
     )
 
 
-def wells(n_visible: int, units: list[int], seed: int) -> SimpleNamespace:
-    """For each of random patterns as many detectors as ``units`` says, on at the pattern and off two flips away."""
+def wells(n_visible: int, units: list[int], seed: int, strength: float = 1.0) -> SimpleNamespace:
+    """For each of random patterns as many detectors as ``units`` says, on at the pattern and off two flips away.
+
+    The stronger they are the narrower is the well.
+    """
     generator = torch.Generator().manual_seed(seed)
     patterns = torch.randint(0, 2, (len(units), n_visible), generator=generator).float()
     counts = torch.tensor(units)
     detectors = (2 * patterns - 1).repeat_interleave(counts, 0)
     threshold = (1 - patterns.sum(1)).repeat_interleave(counts)
-    return rbm(detectors.T.contiguous(), torch.zeros(n_visible), threshold)
+    return rbm(strength * detectors.T.contiguous(), torch.zeros(n_visible), strength * threshold)
 
 
 def separated_modes(n_visible: int = 20, modes: int = 8, units: int = 25, seed: int = 0) -> SimpleNamespace:
@@ -131,6 +134,9 @@ HARD_MODELS: dict[str, Callable[[], SimpleNamespace]] = {
     "8 wells, 22×320": lambda: wells(22, [40] * 8, 0),
     "16 wells, 22×480": lambda: wells(22, [30] * 16, 0),
     "wells of 10, 20, 40 units transposed, 70×20": lambda: transposed(wells(20, [10, 20, 40], 2)),
+    "16 narrow wells beside a free block, 38×442": lambda: blocks(
+        wells(22, [24] * 12 + [34, 34, 34, 35], 0, strength=3.0), random_rbm(16, 16, 0.1)
+    ),
     "ferromagnet 1.1, field 0.002, 20×60": lambda: ferromagnet(20, 60, 1.1, 0.002),
     "ferromagnet 1.3, field 0.02, 20×60": lambda: ferromagnet(20, 60, 1.3, 0.02),
     "ferromagnet 2, field 0.05, 20×100": lambda: ferromagnet(20, 100, 2.0, 0.05),

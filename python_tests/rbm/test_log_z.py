@@ -83,14 +83,15 @@ def test_what_was_missed_is_warned_of() -> None:
 
 
 def test_same_seed_same_estimate_and_threads_do_not_matter() -> None:
-    one, threads = random_rbm(12, 9, 1.0), torch.get_num_threads()
-    results = []
-    for count in (1, 2):
-        torch.set_num_threads(count)
-        results.append(log_z(one, sweeps=64, seed=3))
-    torch.set_num_threads(threads)
-    first, second = (dataclasses.replace(estimate, seconds=0.0) for estimate in results)
-    assert first == second
+    threads = torch.get_num_threads()
+    for one in (random_rbm(20, 60, 1.0), random_rbm(40, 60, 1.0), random_rbm(12, 9, 1.0)):
+        results = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(log_z(one, sweeps=64, seed=3))
+        torch.set_num_threads(threads)
+        first, second = (dataclasses.replace(estimate, seconds=0.0) for estimate in results)
+        assert first == second
     torch.manual_seed(11)
     unseeded = log_z(one, sweeps=64)
     torch.manual_seed(11)
@@ -147,6 +148,8 @@ def test_target_and_time_budget() -> None:
     ("options", "message"),
     [
         ({"method": "guess"}, "method is 'guess', expected one of tempering, exact, ais"),
+        ({"method": "exact", "sweeps": 64}, "sweeps is 64, expected none: it belongs to 'tempering', not 'exact'"),
+        ({"method": "ais", "target_std_error": 0.1}, "target_std_error is 0.1, expected none"),
         ({"sweeps": 3}, "sweeps is 3, expected an integer of at least 16"),
         ({"sweeps": 64.0}, "sweeps is 64.0, expected an integer"),
         ({"ladders": 4}, "ladders is 4, expected an integer of at least 16, which the jackknife needs"),
@@ -171,6 +174,11 @@ def test_bad_parameters() -> None:
             getattr(one, name).view(-1)[0] = bad
             with pytest.raises(ValueError, match=f"{name} holds NaN or infinity, expected finite numbers"):
                 log_z(one)
+    large = random_rbm(3, 4, 1e38)
+    with pytest.raises(
+        ValueError, match=r"sizes add up to .* times the largest number of torch.float32.*would overflow"
+    ):
+        log_z(large)
     with pytest.raises(ValueError, match=r"expected weight \[n_visible, n_hidden\].*got \[3, 4\], \[4\] and \[4\]"):
         log_z(rbm(torch.zeros(3, 4), torch.zeros(4), torch.zeros(4)))
     with pytest.raises(ValueError, match="at least one unit on each side"):
@@ -318,5 +326,5 @@ def test_a_reference_that_misses_a_mode_is_right_all_the_same():
     exact = log_z(one, "exact").value
     for reference in ("independent", "uniform", "auto"):
         estimate = log_z(one, reference=reference, sweeps=1024, seed=260)
-        assert abs(estimate.value - exact) < 4 * estimate.std_error < 0.1
+        assert abs(estimate.value - exact) < 4 * estimate.std_error < 0.2
         assert not estimate.warnings

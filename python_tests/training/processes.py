@@ -13,7 +13,15 @@ import toy
 
 from dvae_ext import cli
 from dvae_ext.models import MODELS
-from dvae_ext.training import RunError, RunFolder, default_config, process_group, read_checkpoint, train
+from dvae_ext.training import (
+    CheckpointError,
+    RunError,
+    RunFolder,
+    default_config,
+    process_group,
+    read_checkpoint,
+    train,
+)
 from dvae_ext.training.interrupt import Interrupts
 from dvae_ext.training.loop import Trainer
 
@@ -83,6 +91,19 @@ def best_is_what_was_recorded(run, ranks):
     torch.testing.assert_close(saved, sum(means) / 2)
 
 
+def a_state_that_one_process_cannot_use_stops_all(base, run, ranks):
+    """None waits for one that has left, whoever finds the fault."""
+    forged = RunFolder(base / "forged")
+    if ranks.first:
+        shutil.copytree(run.path, forged.path)
+        content = read_checkpoint(forged.checkpoints.path(12))
+        content["ranks"][1]["window"] = 5
+        torch.save(content, forged.checkpoints.path(12))
+    ranks.gather(None)
+    with pytest.raises(SystemExit if ranks.first else CheckpointError):
+        train(forged.config(), forged, resume=True)
+
+
 def failures_are_told_by_the_first(ranks):
     """The others leave quietly, and do not wait for what will not come."""
     assert ranks.on_first(lambda: 3) == 3
@@ -112,12 +133,15 @@ def main(base):
         failures_are_told_by_the_first(ranks)
         gradients_are_averaged(base / "unused", ranks)
         run, stopped = RunFolder(base / "whole"), RunFolder(base / "stopped")
+        # Whoever estimates log Z needs the others: tempering splits its ladders over the processes.
+        toy.Toy.log_partition = lambda self, **_: ranks.gather(None)[0]
         train(settings(), run)
         if ranks.first:
             shutil.copytree(run.path, stopped.path)
             stopped.checkpoints.path(12).unlink()
         ranks.gather(None)  # the second process waits for the copy
         best_is_what_was_recorded(run, ranks)
+        a_state_that_one_process_cannot_use_stops_all(base, run, ranks)
         train(stopped.config(), stopped, resume=True)
 
 

@@ -4,8 +4,9 @@ import os
 import signal
 
 import pytest
+import torch
 
-from dvae_ext.training import interrupt
+from dvae_ext.training import interrupt, read_checkpoint
 from dvae_ext.training.interrupt import Interrupts
 
 
@@ -55,3 +56,15 @@ def test_nohup_is_respected():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_stop_is_taken_for_no_fault_of_what_it_interrupts(tmp_path, monkeypatch):
+    """Reading a checkpoint turns every exception into a sentence about the file, and goes on with another."""
+    torch.save({}, tmp_path / "best.pt")
+
+    def load(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch, "load", load)
+    with Interrupts() as interrupts, interrupts.at_once(), pytest.raises(interrupt.StopRequested):
+        read_checkpoint(tmp_path / "best.pt")

@@ -88,6 +88,7 @@ def stop_in(monkeypatch, method, step, signum=signal.SIGINT):
 @pytest.mark.parametrize(
     ("method", "step", "signum", "stopped_at"),
     [
+        ("stop_requested", 0, signal.SIGTERM, 0),
         ("update", 0, signal.SIGINT, 1),
         ("update", 17, signal.SIGTERM, 18),
         ("estimate_validation", 12, signal.SIGINT, 12),
@@ -477,6 +478,19 @@ def test_a_loss_that_is_not_finite_is_an_error(toy_config, tmp_path):
     ):
         train(config, run)
     assert run.checkpoints.steps() == [10]
+
+
+def test_parameters_that_are_not_finite_replace_no_checkpoint(toy_config, tmp_path):
+    """The loss is looked at only when metrics are written, which may be long after the last good checkpoint."""
+    config = toy_config()
+    config.model_config = dataclasses.replace(config.model_config, break_at=13)
+    config.training.checkpoint_every, config.training.log_every = 4, 1000
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(
+        RunError, match="parameters became NaN or infinite before step 16; the last checkpoint is of step 12"
+    ):
+        train(config, run)
+    assert run.checkpoints.steps()[0] == 12
 
 
 def test_folders_that_cannot_be_used(uninterrupted, toy_config, tmp_path):
