@@ -175,11 +175,14 @@ def test_train_evaluate_sample(run, capsys, tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
-def test_resume_of_a_finished_run_gives_the_same_report(run, capsys):
-    before = json.loads((run.path / "report.json").read_text())["test"]["log_z"]
+def test_resume_of_a_finished_run_keeps_its_report_and_makes_one_that_is_lost(run, capsys):
+    report = run.path / "report.json"
+    before = json.loads(report.read_text())["test"]["log_z"]
+    assert "has made all its 12 steps and has a report" in fails(capsys, "train", "--resume", run.path)
+    report.unlink()
     assert cli.main(["train", "--resume", str(run.path)]) == 0
     assert "test log-likelihood" in capsys.readouterr().out
-    assert json.loads((run.path / "report.json").read_text())["test"]["log_z"] == before
+    assert json.loads(report.read_text())["test"]["log_z"] == before
     fails(capsys, "train", "dvae", "--out", run.path, *SMALL)
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "--resume", str(run.path), "--steps", "50"])

@@ -48,8 +48,9 @@ def train(
         show: Given the report, in the first process, before it is written.
 
     Raises:
-        RunError: for a folder that holds a run already, or that another process trains in; a device that is not there;
-            a file that cannot be written; a loss that is not finite.
+        RunError: for a folder that holds a run already, or that another process trains in; a complete run to resume,
+            whose report may be of more samples; a device that is not there; a file that cannot be written; a loss or
+            parameters that are not finite.
         DataError: for data that is missing or damaged.
         CheckpointError: if a checkpoint cannot be written, or none of those there can be read.
         Interrupted: after Ctrl-C, SIGTERM or SIGHUP, once the checkpoint is saved.
@@ -63,7 +64,7 @@ def train(
         run.path = ranks.broadcast(run.path)
         if resume:
             trainer.restore()
-            if ranks.broadcast(trainer.step >= config.training.steps and (run.path / "report.json").exists()):
+            if ranks.broadcast(trainer.step >= config.training.steps and (run.path / "report.json").is_file()):
                 raise RunError(
                     f"{run.path} has made all its {config.training.steps} steps and has a report; another one comes "
                     f"from: dvae-ext evaluate {run.path}"

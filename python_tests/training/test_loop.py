@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import resource
 import shutil
 import signal
@@ -261,8 +260,9 @@ def test_a_folder_that_is_deleted_is_not_made_again(toy_config, tmp_path, monkey
 
 
 def test_the_likelihood_is_shown_before_anything_is_written(uninterrupted, toy_config):
+    (uninterrupted.path / "report.json").unlink()
     for name in ("samples.png", "report.json"):
-        (uninterrupted.path / name).unlink()
+        (uninterrupted.path / name).unlink(missing_ok=True)
         (uninterrupted.path / name).mkdir()  # what cannot be written, to root neither
         shown = []
         with pytest.raises(RunError, match=rf"cannot save .*{name}: Is a directory"):
@@ -400,14 +400,17 @@ def test_a_likelihood_that_is_nan_is_told_in_words(uninterrupted, monkeypatch):
     assert f"| warning | {warning} |" in (uninterrupted.path / "report.md").read_text()
     content = json.loads((uninterrupted.path / "report.json").read_text(), parse_constant=pytest.fail)
     assert content["test"]["log_likelihood"] is None
-    assert re.search(r"20 for each image \(.* effective; \d+ % of the images have fewer than 10\)", report.text())
+    assert "20 for each image (with values that are not finite)" in report.text()
 
 
 def test_another_number_of_threads_is_told(uninterrupted, capsys):
     """Sums are then split and rounded otherwise: 300 steps of a real model end 5e-3 apart."""
     threads = torch.get_num_threads()
+    report = uninterrupted.path / "report.json"
+    report.unlink()
     train(uninterrupted.config(), uninterrupted, resume=True)
     assert "thread(s)" not in capsys.readouterr().err
+    report.unlink()
     torch.set_num_threads(threads + 1)
     try:
         train(uninterrupted.config(), uninterrupted, resume=True)
@@ -415,6 +418,14 @@ def test_another_number_of_threads_is_told(uninterrupted, capsys):
         torch.set_num_threads(threads)
     told = f"note: the run had {threads} thread(s) until step 30 and now has {threads + 1}: sums are rounded otherwise"
     assert told in capsys.readouterr().err
+
+
+def test_a_complete_run_keeps_its_report(uninterrupted):
+    """It may be one of more samples, by ``evaluate``."""
+    before = (uninterrupted.path / "report.json").read_text()
+    with pytest.raises(RunError, match="has made all its 30 steps and has a report; another one comes from"):
+        train(uninterrupted.config(), uninterrupted, resume=True)
+    assert (uninterrupted.path / "report.json").read_text() == before
 
 
 def test_a_checkpoint_of_an_earlier_format_is_refused(uninterrupted):
