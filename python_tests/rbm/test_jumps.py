@@ -13,7 +13,17 @@ from dvae_ext.rbm.ensemble import Ensemble, Path, World
 from dvae_ext.rbm.mixture import Mixture
 from dvae_ext.rbm.quench import log_z_of_states, quenched_states, rounding
 from dvae_ext.rbm.statistics import empty_statistics, increments
-from python_tests.rbm.known_models import HARD_MODELS, blocks, exact_log_z, model, pairs, random_rbm, rbm, wells
+from python_tests.rbm.known_models import (
+    HARD_MODELS,
+    LARGE_MODELS,
+    blocks,
+    exact_log_z,
+    model,
+    pairs,
+    random_rbm,
+    rbm,
+    wells,
+)
 
 
 def all_states(units: int) -> torch.Tensor:
@@ -87,7 +97,7 @@ def test_the_smallest_wells() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HARD_MODELS)
+@pytest.mark.parametrize("name", [*HARD_MODELS, *LARGE_MODELS])
 def test_hard_models(name: str) -> None:
     """Seeds other than those of the benchmark; 4.5 standard errors are exceeded once in 50,000 runs of 32 ladders."""
     one = model(name)
