@@ -52,8 +52,11 @@ class Likelihood:
     warnings: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, float]:
-        """The numbers, for a line of metrics."""
-        return {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
+        """The numbers, for a line of metrics; none about a log Z that there is not."""
+        numbers = {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
+        if self.log_z is None:
+            del numbers["log_z_std_error"]
+        return numbers
 
 
 def with_progress(batches: Iterator[Tensor], count: int) -> Iterator[Tensor]:

@@ -156,6 +156,7 @@ def test_error_bar_has_two_parts(model, monkeypatch):
     assert plain.num_examples == 40
     assert plain.log_z is None
     assert plain.std_error == plain.data_std_error
+    assert "log_z_std_error" not in plain.as_dict()
     estimate = SimpleNamespace(value=2.5, std_error=0.3, method="ais", warnings=("swaps are rare",))
     monkeypatch.setattr(toy.Toy, "log_partition", lambda self, quick: estimate, raising=False)
     shifted = estimate_likelihood(model, images, 20, seed=3, device=CPU, ranks=Ranks())
