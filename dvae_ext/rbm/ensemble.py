@@ -26,7 +26,7 @@ from dvae_ext.rbm.statistics import (
 from dvae_ext.reference.rbm_temper import negative_free_energy
 
 JUMP_EVERY = 64  # sweeps
-_SNAPSHOTS = 8  # what a mixture is fitted to
+_SNAPSHOTS = 4  # what a mixture is fitted to
 _WINDOW = 2  # levels on either side that belong to it: both sides of a transition
 _LOCAL_COMPONENTS = 16
 _FITTED_TOGETHER = 32  # levels, to bound the memory
@@ -264,7 +264,7 @@ class Ensemble:
             window = (some[:, None] + torch.arange(-_WINDOW, _WINDOW + 1, device="cpu")).clamp(0, levels - 1)
             around = states[window].flatten(1, 2)
             local = Mixture.fit(around, _LOCAL_COMPONENTS, self.generator)
-            broad = Mixture.fit(around, 1, self.generator)
+            broad = Mixture.independent(around)
             parts.append(Mixture.of([(0.5, local), (0.4, self.modes), (0.1, broad)]))
         self.mixture = Mixture.stack(parts)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
-_ROUNDS = 15  # of expectation maximisation
+_ROUNDS = 6  # of expectation maximisation, from seeds that are states
 _COINS = 0.2  # fair observations beside those of each component: no unit is ever certain
 
 
@@ -40,14 +40,15 @@ class Mixture:
         states = states.double()
         levels, count, _ = states.shape
         each = torch.arange(levels, device=states.device)
-        distance = torch.ones(levels, count, dtype=torch.float64, device=states.device)
+        ones = states.sum(-1)
+        distance = torch.ones_like(ones)
         centres = []
         for _ in range(components):
             cumulative = (distance.square() + 1e-9).cumsum(1)
             uniform = torch.rand(levels, 1, generator=generator, dtype=torch.float64, device="cpu").to(states.device)
             chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:]).clamp(max=count - 1)[:, 0]
             centres.append(states[each, chosen])
-            apart = (states - centres[-1][:, None]).abs().sum(-1)
+            apart = ones + ones[each, chosen, None] - 2 * (states @ centres[-1][..., None])[..., 0]
             distance = apart if len(centres) == 1 else torch.minimum(distance, apart)
         logits = torch.logit(0.05 + 0.9 * torch.stack(centres, 1))
         mixture = Mixture(torch.full_like(logits[..., 0], -math.log(components)), logits)
@@ -58,6 +59,13 @@ class Mixture:
             mixture = Mixture(torch.log((size + 1) / (count + components)), torch.logit(mean))
         log_weight, logits = (torch.round(64 * part) / 64 for part in (mixture.log_weight, mixture.logits))
         return Mixture(log_weight.log_softmax(-1), logits)
+
+    @staticmethod
+    def independent(states: Tensor) -> Mixture:
+        """The one component with the marginals of ``states [levels, N, units]``."""
+        mean = (states.sum(1, dtype=torch.float64) + 0.5 * _COINS) / (states.shape[1] + _COINS)
+        logits = torch.logit(mean)[:, None]
+        return Mixture(torch.zeros_like(logits[..., 0]), logits)
 
     @staticmethod
     def of(parts: list[tuple[float, Mixture]]) -> Mixture:

@@ -212,7 +212,7 @@ def _warnings(
             "missed, and the standard error with them; run more sweeps"
         )
     drift = abs(estimate.barrier - early.barrier)
-    if drift > 0.05 * estimate.barrier + 3 * early.barrier_std_error:
+    if drift > 0.05 * max(1.0, estimate.barrier) + 3 * early.barrier_std_error:
         found.append(
             f"the barrier moved from {early.barrier:.2f} to {estimate.barrier:.2f} during the measurement: the ladders "
             "were not in equilibrium; run more sweeps"
