@@ -65,9 +65,9 @@ def _folded(tensor: Tensor) -> bool:
     else:
         return False
     # Windows and the like: their strides alone do not tell.
-    offsets = torch.zeros((), dtype=torch.int64)
+    offsets = torch.zeros((), dtype=torch.int64, device="cpu")
     for stride, size in zip(tensor.stride(), tensor.shape, strict=True):
-        offsets = offsets[..., None] + stride * torch.arange(size)
+        offsets = offsets[..., None] + stride * torch.arange(size, device="cpu")
     return offsets.unique().numel() < tensor.numel()
 
 

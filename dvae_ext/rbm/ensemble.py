@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,9 +139,11 @@ class Ensemble:
 
     def on(self, path: Path) -> Ensemble:
         """New ladders on another path to the same model, of as many levels, which repeat none of the draws."""
-        other = Ensemble(path, first_ladder(len(self.betas)), self.ladders, 0, self.world, self.modes)
-        other.key, other.generator = self.key.clone(), self.generator
-        other.visible = other._coins(len(self.betas))
+        other = copy(self)  # with the same generator
+        other.path, other.exact_path, other.mixture = path, path.double(), None
+        other.key, other.visible = self.key.clone(), self._coins(len(self.betas))
+        betas = first_ladder(len(self.betas))
+        other.place(betas, betas.new_zeros(len(betas) - 1))
         return other
 
     def _coins(self, levels: int) -> Tensor:

@@ -22,7 +22,7 @@ _CHUNKS = 16  # of a measurement: for the trace, and for a drift of the barrier
 _OPEN_BATCH = 64  # sweeps in a batch where the length of the measurement is not known beforehand
 _MEANS_CALLS = 16
 _MODES = 32  # components for the modes of the model
-MAX_STUCK = 0.02  # replicas without a round trip, more than chance explains
+_MAX_STUCK = 0.02  # replicas without a round trip, more than chance explains
 
 Progress = Callable[[str], None]
 
@@ -201,7 +201,7 @@ def _warnings(
         return found
     found += contradiction(seen, ensemble.path.reference_log_z + estimate.value, estimate.std_error)
     stuck, unexplained = ensemble.stuck()
-    if unexplained > MAX_STUCK:
+    if unexplained > _MAX_STUCK:
         found.append(
             f"{100 * stuck:.1f} % of the replicas made no journey between reference and model: they may be held in "
             "regions whose weight the standard error does not know; run more sweeps"

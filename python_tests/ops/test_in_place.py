@@ -54,6 +54,18 @@ def test_states_that_share_memory_are_refused(case: str, device: torch.device) -
     assert all(torch.equal(arguments[name], before[name]) for name in arguments)
 
 
+def test_shared_memory_is_found_where_the_default_device_is_another() -> None:
+    sentence, change = overlaps()["windows"]
+    zeros = {name: torch.zeros(4) for name in ("visible_bias", "hidden_bias")}
+    arguments = {**change, **zeros, "weight": torch.zeros(4, 4), "key": rng.key(0)}
+    torch.set_default_device("meta")
+    try:
+        with pytest.raises(RuntimeError, match=sentence):
+            ops.rbm_gibbs_(**arguments, sweeps=1)
+    finally:
+        torch.set_default_device(None)
+
+
 def test_states_that_interleave_are_not_refused(device: torch.device) -> None:
     """Columns of one matrix lie among each other and share nothing."""
     apart, joined = (Machine(6, 5, 9, device, seed=14) for _ in range(2))

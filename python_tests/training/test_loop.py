@@ -138,12 +138,8 @@ def test_a_closed_terminal_costs_no_step(toy_config, tmp_path, monkeypatch):
     assert run.checkpoints.steps()[0] == 18
 
 
-@pytest.mark.parametrize(("step", "told"), [(3, "has no checkpoint yet: training starts from the beginning"), (8, "")])
-def test_a_run_killed_before_its_first_checkpoint_continues(
-    uninterrupted, toy_config, tmp_path, monkeypatch, capsys, step, told
-):
-    """From the beginning, or from the best parameters, which are of step 6 here."""
-    run = RunFolder(tmp_path / "killed")
+def train_and_die(config, run, monkeypatch, step):
+    """A run that is killed before its update of ``step``."""
     original = Trainer.update
 
     def die(self):
@@ -154,7 +150,16 @@ def test_a_run_killed_before_its_first_checkpoint_continues(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "update", die)
         with pytest.raises(MemoryError):
-            train(toy_config(), run)
+            train(config, run)
+
+
+@pytest.mark.parametrize(("step", "told"), [(3, "has no checkpoint yet: training starts from the beginning"), (8, "")])
+def test_a_run_killed_before_its_first_checkpoint_continues(
+    uninterrupted, toy_config, tmp_path, monkeypatch, capsys, step, told
+):
+    """From the beginning, or from the best parameters, which are of step 6 here."""
+    run = RunFolder(tmp_path / "killed")
+    train_and_die(toy_config(), run, monkeypatch, step)
     assert run.checkpoints.steps() == []
     assert run.checkpoints.best.exists() == (step > 6)
     with pytest.raises(RunError, match="already holds a run; continue it with --resume"):
@@ -189,17 +194,7 @@ def test_a_torn_checkpoint_is_announced_and_the_one_before_gives_the_same(uninte
 
 def test_a_killed_run_continues_from_its_last_checkpoint(uninterrupted, toy_config, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "killed")
-    original = Trainer.update
-
-    def die(self):
-        if self.step == 27:
-            raise MemoryError
-        original(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "update", die)
-        with pytest.raises(MemoryError):
-            train(toy_config(), run)
+    train_and_die(toy_config(), run, monkeypatch, 27)
     with open(run.path / "metrics.jsonl", "a") as stream:
         stream.write('{"split": "train", "st')
     train(run.config(), run, resume=True)
