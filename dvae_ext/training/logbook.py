@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 import socket
 import sys
 import time
@@ -138,8 +137,10 @@ class Board:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        writer = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
-        self.file = Records(folder / f"events.out.tfevents.{int(time.time()):010d}.{writer}")
+        # TensorBoard reads files in the order of their names: attempts may begin in the same second.
+        seconds, fraction = divmod(time.time_ns(), 10**9)
+        writer = f"{socket.gethostname()}.{os.getpid()}"
+        self.file = Records(folder / f"events.out.tfevents.{seconds:010d}.{fraction:09d}.{writer}")
         self.event, self.records = Event, RecordWriter(self.file)
         self.write(file_version="brain.Event:2")
         self.write(step=step + 1, session_log=SessionLog(status=SessionLog.START))

@@ -13,7 +13,7 @@ import toy
 
 from dvae_ext.data import load
 from dvae_ext.training import Ranks, RunError, estimate_likelihood, image_grid, write_sheet
-from dvae_ext.training.logbook import Logbook, MetricWindow, Records, json_text, keep_lines_until
+from dvae_ext.training.logbook import Board, Logbook, MetricWindow, Records, json_text, keep_lines_until
 
 CPU = torch.device("cpu")
 
@@ -140,6 +140,14 @@ def test_tensorboard_reads_the_events_and_hides_those_of_a_later_attempt(tmp_pat
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 12.0)]
     assert (events.Images("prior")[0].height, events.Images("prior")[0].width) == (3, 4)
+
+
+def test_attempts_of_one_second_are_read_in_their_order(tmp_path):
+    for _ in range(20):
+        Board(tmp_path, 0).file.close()
+    made = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert made == sorted(made)
+    assert len(made) == 20
 
 
 def test_a_sum_of_other_metrics_is_begun_anew():
