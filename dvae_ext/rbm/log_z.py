@@ -128,7 +128,7 @@ def log_z(
 
     - ``"tempering"``: parallel tempering between independent units of known log Z and the RBM. The reference (uniform,
       or fitted to the RBM's marginals) is chosen by the smaller barrier unless it leaves replicas stuck, the
-      temperatures adapt and are then frozen, replicas jump between modes that a thousand short chains found (an
+      temperatures adapt and are then frozen, replicas jump between modes that 4,096 short chains found (an
       independence sampler, Tierney 1994), and the estimate is bridge sampling between neighbours on marginal free
       energies (Bennett 1976; Hukushima and Nemoto 1996; appendix G of DVAE++), with the standard error of a jackknife
       over independent ladders and of the rounding of free energies. docs/log_z.md says what it rests on. Under

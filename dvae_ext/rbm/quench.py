@@ -8,28 +8,30 @@ from torch import Generator, Tensor
 from dvae_ext import ops, rng
 from dvae_ext.reference.rbm_temper import negative_free_energy
 
-_CHAINS = 1024
+_CHAINS = 4096
 _SWEEPS = 64
 _DEEP = 32  # states that chains start from again
+_COPIES = 32  # of each
+_APART = 2**40  # sweeps from the draws of whoever else has the seed
 
 
 def quenched_states(weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, seed: int) -> Tensor:
-    """Visible states ``[1024, n_visible]`` of chains that started as fair coins and ran 64 sweeps.
+    """Visible states ``[4096, n_visible]`` of chains that started as fair coins and ran 64 sweeps.
 
-    They hold every mode with a basin of attraction that a few of a thousand coins fall into, not in their right
+    They hold every mode with a basin of attraction that a few of the coins fall into, not in their right
     proportions.
     """
-    generator = Generator().manual_seed(seed & (2**63 - 1))
+    generator = Generator().manual_seed(seed + _APART & (2**63 - 1))
     coins = torch.randint(0, 2, (_CHAINS, len(visible_bias)), generator=generator, device="cpu")
     visible = coins.to(weight.device, weight.dtype)
-    _run(visible, weight, visible_bias, hidden_bias, rng.key(seed, weight.device))
+    _run(visible, weight, visible_bias, hidden_bias, seed, _APART)
     return visible
 
 
 def deep_states(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, seed: int) -> Tensor:
     """Visible states ``[N, n_visible]`` of chains that started from the likeliest of ``states``, far from each other.
 
-    A narrow mode that a few of a thousand coins fell into has as many chains here as any other, whatever wide regions
+    A narrow mode that one of the coins fell into has as many chains here as any other, whatever wide regions
     hold the rest of the coins.
     """
     distinct = states.unique(dim=0)
@@ -41,14 +43,16 @@ def deep_states(states: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bia
         starts.append(distinct[depth.argmax()])
         near = (distinct - starts[-1]).abs().sum(-1) < apart
         depth = depth.masked_fill(near, -torch.inf)
-    visible = torch.stack(starts).repeat_interleave(_CHAINS // _DEEP, 0)
-    key = rng.advance_(rng.key(seed, weight.device), _SWEEPS)
-    _run(visible, *model, key)
+    visible = torch.stack(starts).repeat_interleave(_COPIES, 0)
+    _run(visible, *model, seed, _APART + _SWEEPS)
     return visible
 
 
-def _run(visible: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, key: Tensor) -> None:
+def _run(
+    visible: Tensor, weight: Tensor, visible_bias: Tensor, hidden_bias: Tensor, seed: int, first_sweep: int
+) -> None:
     hidden = weight.new_zeros(len(visible), len(hidden_bias))
+    key = rng.advance_(rng.key(seed, weight.device), first_sweep)
     ops.rbm_gibbs_(visible, hidden, weight, visible_bias, hidden_bias, key, _SWEEPS)
 
 

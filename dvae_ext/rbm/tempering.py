@@ -22,6 +22,7 @@ _CHUNKS = 16  # of a measurement: for the trace, and for a drift of the barrier
 _OPEN_BATCH = 64  # sweeps in a batch where the length of the measurement is not known beforehand
 _MEANS_CALLS = 16
 _MODES = 32  # components for the modes of the model
+_FITTED = 1024  # quenched states that they are fitted to
 _MAX_STUCK = 0.02  # replicas without a round trip, more than chance explains
 
 Progress = Callable[[str], None]
@@ -72,10 +73,9 @@ def measure(
     world = World.current()
     quenched = quenched_states(*uniform.model, seed)
     deep = deep_states(quenched, *uniform.model, seed)
-    generator = torch.Generator().manual_seed(seed & (2**63 - 1))
-    modes = Mixture.of([(0.5, Mixture.fit(states[None], _MODES, generator)) for states in (quenched, deep)])
-    first = ladders_of.first_ladder(levels or _FIRST_LEVELS)
-    ensemble = Ensemble(uniform, first, ladders, seed, world, modes)
+    ensemble = Ensemble(uniform, ladders_of.first_ladder(levels or _FIRST_LEVELS), ladders, seed, world)
+    found = (quenched[:_FITTED], deep)
+    ensemble.modes = Mixture.of([(0.5, Mixture.fit(states[None], _MODES, ensemble.generator)) for states in found])
     ensemble, warnings = _choose_reference(ensemble, levels, progress, reference, budget)
     rounding_error = rounding(quenched, *uniform.model)
 
