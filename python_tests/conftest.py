@@ -67,6 +67,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("device", backends, indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Draws without a generator of their own depend on no test that ran before, in whichever process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Where an op runs: CPU kernels, the CUDA kernels interpreted on CPU tensors, a GPU."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Normal, kl_divergence
 
 from dvae_ext.distributions import CoarseGrained, OverlapExponential, OverlapLogistic, SpikeExponential
 
@@ -38,12 +38,24 @@ METHODS: dict[str, Callable[[Distribution], Tensor]] = {
 }
 
 
+def traces_expand() -> bool:
+    """Whether this torch traces expand of a distribution of its own: 2.11 does not."""
+    try:
+        normal = torch.compile(lambda x: Normal(x, 1.0).expand((2, 3)).mean, fullgraph=True, backend="aot_eager")
+        normal(torch.zeros(3))
+    except torch._dynamo.exc.Unsupported:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_graph_gives_what_eager_calls_give(kind: str, method: str) -> None:
     if (method == "kl") != (kind == "coarse_grained") and method in ("kl", "posterior_logits"):
         pytest.skip("the method belongs to the other distributions")
     torch._dynamo.reset()
+    if method == "expand" and not traces_expand():
+        pytest.skip(f"torch {torch.__version__} does not trace expand of its own distributions either")
 
     def function(x: Tensor, sharpness: Any) -> Tensor:
         return METHODS[method](KINDS[kind](x, sharpness))

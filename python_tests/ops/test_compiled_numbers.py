@@ -55,7 +55,7 @@ def temper(sweeps: int, batch: int, first_ladder: int) -> Tensor:
 CASES: dict[str, tuple[Callable[..., Tensor], list[Any]]] = {
     "overlap_exponential_icdf-beta": (lambda x, v: ops.overlap_exponential_icdf(FIRST, x, v), REALS),
     "overlap_exponential_log_prob-beta": (lambda x, v: ops.overlap_exponential_log_prob(FIRST, x, v), REALS),
-    "overlap_logistic_icdf-mu0": (lambda x, v: ops.overlap_logistic_icdf(FIRST, x, -v, 1.0, 0.1), REALS),
+    "overlap_logistic_icdf-mu0": (lambda x, v: ops.overlap_logistic_icdf(FIRST, x, v, 5.0, 0.1), REALS),
     "overlap_logistic_icdf-mu1": (lambda x, v: ops.overlap_logistic_icdf(FIRST, x, 0.0, v, 0.1), REALS),
     "overlap_logistic_icdf-scale": (lambda x, v: ops.overlap_logistic_icdf(FIRST, x, 0.0, 1.0, v), REALS),
     "overlap_logistic_log_prob-scale": (lambda x, v: ops.overlap_logistic_log_prob(FIRST, x, 0.0, 1.0, v), REALS),
